@@ -1,0 +1,54 @@
+"""A tiny random Llama with a byte-level tokenizer and a ChatML template: `make_model(folder)`. Seconds to train, megabytes on disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
+
+TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def make_model(folder: Path, *, template: str | None = TEMPLATE, dtype: str = "float32") -> Path:
+    """Write model and tokenizer into `folder`, the same bytes every time."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    specials = ["<|im_start|>", "<|im_end|>"]
+    vocabulary = {token: index for index, token in enumerate([*specials, *alphabet])}
+    raw = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    raw.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<|im_end|>")
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(folder)
+    set_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+        dtype=dtype,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def write_rows(path: Path, count: int, *, start: int = 0) -> Path:
+    """Chat rows that a model can learn: the answer repeats a letter of the question as JSON."""
+    with path.open("w", encoding="utf-8") as stream:
+        for index in range(start, start + count):
+            letter = chr(97 + index % 26)
+            messages = [{"role": "user", "content": f"{letter}{index}?"}, {"role": "assistant", "content": json.dumps({"letter": letter})}]
+            stream.write(json.dumps({"messages": messages}) + "\n")
+    return path

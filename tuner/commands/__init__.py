@@ -1,0 +1,20 @@
+"""One file a verb (`ls_.py` is `tune ls`), each with `main(args) -> exit code`, imported when used."""
+
+# verb -> (arguments, what it does). One line each: this table is `tune --help`, and it is printed without importing anything.
+VERBS = {
+    "run": ("recipe=R [key=value …]", "run a recipe (the word `run` may be left out)"),
+    "ls": ("[recipes|runs|SECTION]", "list recipes, runs, or the options of a recipe section"),
+    "show": ("recipe=R [key=value …]", "the resolved recipe, each value with its origin"),
+    "explain": ("[KEY]", "what a recipe key means, its type, default and range"),
+    "cp": ("RECIPE FILE", "copy a recipe to start your own"),
+    "check": ("recipe=R [key=value …]", "all that can be known before training, loss-mask audit included"),
+    "eval": ("RUN [key=value …]", "measure a run again, base against tuned"),
+    "report": ("RUN", "write report.html anew and say where it is"),
+    "push": ("RUN [hub.repo_id=owner/name]", "publish a run"),
+    "try": ("RUN|MODEL [PROMPT]", "chat with a model, or with base and tuned side by side"),
+    "rm": ("RUN", "delete a run"),
+    "gc": ("[--yes]", "delete what no run needs: old checkpoints, orphaned caches"),
+    "doctor": ("", "versions, devices, disk and Hub, with a fix for each finding"),
+    "schema": ("[FILE]", "JSON Schema of a recipe, for editors"),
+    "completion": ("bash|zsh|fish", 'shell completion: eval "$(tune completion bash)"'),
+}

@@ -1,0 +1,77 @@
+"""Reads a verb's arguments: `parse(["recipe=quickstart", "trainer.learning_rate=1e-3", "--json"])`, and composes what they name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tuner.checks import RULES
+from tuner.errors import TuneError, nearest
+from tuner.plan import Plan, make_plan
+from tuner.render import print_notes
+from tuner.schema.compose import Composed, compose
+from tuner.schema.documents import list_recipes
+
+SWITCHES = ("dry_run", "refresh")
+
+
+@dataclass
+class Request:
+    """A command line, sorted: the recipe, plain words, overrides, run switches and flags."""
+
+    recipe: str = ""
+    words: list[str] = field(default_factory=list)
+    overrides: list[str] = field(default_factory=list)
+    switches: set[str] = field(default_factory=set)
+    flags: set[str] = field(default_factory=set)
+
+    @property
+    def json(self) -> bool:
+        """Whether output is for a program."""
+        return "--json" in self.flags
+
+
+def parse(args: list[str], *, flags: tuple[str, ...] = ("--json",), words: int = 0) -> Request:
+    """Sort a verb's arguments. Raises TuneError (code 2) for an unknown flag or a word too many."""
+    request = Request()
+    for arg in args:
+        key, equals, value = arg.partition("=")
+        if key == "-m":
+            raise TuneError("`-m` starts a sweep, which this release does not have yet", arg, "run the recipe once for each value")
+        if arg.startswith("-") and arg != "-":
+            if arg not in flags:
+                guess = nearest(arg, flags)
+                raise TuneError(f"unknown flag `{arg}`", arg, f"did you mean `{guess}`?" if guess else f"flags: {', '.join(flags)}")
+            request.flags.add(arg)
+        elif not equals:
+            request.words.append(arg)
+        elif key == "recipe":
+            request.recipe = value
+        elif key in SWITCHES:
+            if value.lower() not in ("true", "false"):
+                raise TuneError(f"`{key}` is true or false", arg, f"write {key}=true")
+            request.switches |= {key} if value.lower() == "true" else set()
+        else:
+            request.overrides.append(arg)
+    if len(request.words) > words:
+        fix = "values are given as key=value; values with spaces need quotes: 'data.system=\"Be brief.\"'"
+        raise TuneError(f"cannot place `{request.words[words]}`", request.words[words], fix)
+    return request
+
+
+def composed(request: Request) -> Composed:
+    """Compose the recipe that a request names. Raises TuneError (code 2) with all problems."""
+    if not request.recipe:
+        names = list(list_recipes())
+        raise TuneError("which recipe?", "", f"say `recipe=NAME` or `recipe=FILE.yaml`; recipes: {', '.join(names[:12])}")
+    return compose(request.recipe, request.overrides, rules=RULES)
+
+
+def planned(request: Request) -> Plan:
+    """Compose and freeze; prints what was decided on the person's behalf."""
+    found = composed(request)
+    print_notes(found.reading.notes)
+    if "refresh" in request.switches:
+        from tuner.hub.revisions import resolve
+
+        resolve(found.recipe)
+    return make_plan(found)

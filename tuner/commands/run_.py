@@ -1,0 +1,40 @@
+"""`tune recipe=R [key=value …]`: compose, freeze into a plan, and hand it to the launcher. The same command again goes on, or does nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from pathlib import Path
+
+from tuner.commands.request import parse, planned
+from tuner.estimate import estimate
+from tuner.plan import Plan
+from tuner.registry import load
+from tuner.render import out, print_json, print_plan, shorten
+
+
+def main(args: list[str]) -> int:
+    """Run a recipe, or print its plan with dry_run=true."""
+    request = parse(args)
+    plan = planned(request)
+    launcher = load(plan.load_recipe().launcher.impl)
+    path = plan_path(plan)
+    command = launcher.command(path)
+    if "dry_run" in request.switches:
+        size = estimate(plan)
+        if request.json:
+            states = {s.name: {"key": s.key, "done": s.done, "needs": s.needs} for s in plan.stages}
+            print_json({"name": plan.name, "folder": plan.folder, "stages": states, "estimate": dataclasses.asdict(size), "command": command})
+        else:
+            print_plan(plan, size, command=shlex.join(command))
+        return 0
+    if plan.done:
+        out.print(f"nothing to do: {plan.name} is finished in {shorten(plan.folder)}")
+        return 0
+    plan.write(path)
+    return int(launcher.submit(command))
+
+
+def plan_path(plan: Plan) -> Path:
+    """Where a plan is handed to the worker: one file a set of keys, so that two commands at once cannot mix theirs."""
+    return Path(plan.folder) / "plans" / f"{plan.stages[-1].key}.json"

@@ -1,0 +1,44 @@
+"""What every stage is given: `Run(plan=…, recipe=…, device=…, tell=…)`, with the folders and the rows of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tuner import progress
+from tuner.plan import Plan
+from tuner.schema.recipe import Recipe
+
+
+@dataclass(kw_only=True)
+class Run:
+    """One run of a plan in this process. `kept` holds what a later stage can use again (the tokenizer, raw rows)."""
+
+    plan: Plan
+    recipe: Recipe
+    device: Any
+    tell: Callable[[str], None]
+    kept: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return Path(self.plan.folder)
+
+    def stage_folder(self, name: str) -> Path:
+        """Where a stage leaves its result: evaluations under `eval/<key>`, shared stages in their own folder."""
+        stage = self.plan.stage(name)
+        return self.folder / "eval" / stage.key if name == "evaluate" else Path(stage.folder)
+
+    def progress(self, label: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+        """A progress bar on a terminal, lines elsewhere; what it yields takes the number of items done."""
+        return progress.bar(label, total)
+
+    def keep(self, name: str, make: Callable[[], Any]) -> Any:
+        """`make()`, once in this process."""
+        if name not in self.kept:
+            self.kept[name] = make()
+        return self.kept[name]

@@ -1,0 +1,1 @@
+"""Rows: reading them, recognising their shape, rendering conversations with loss masks, keeping them ready on disk."""

@@ -1,0 +1,77 @@
+"""The loss-mask audit: what is trained, shown on a sample and counted on every row; a mask that cannot teach stops the run (exit 3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from tuner.data.chat import TokenRow
+from tuner.errors import GATE, Problem, TuneError
+
+BINS = (32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+
+
+def audit(rows: list[TokenRow], tokenizer: PreTrainedTokenizerBase, *, end_of_turn: str) -> dict[str, Any]:
+    """Counts over all rows and one decoded sample, as `audit.json` holds them."""
+    tokens = sum(len(r.ids) for r in rows)
+    supervised = sum(int(r.trained.sum()) for r in rows)
+    ends = set(tokenizer(end_of_turn, add_special_tokens=False)["input_ids"]) if end_of_turn else set()
+    sample = next((r for r in rows if r.trained.any() and not r.truncated), rows[0])
+    return {
+        "rows": len(rows),
+        "tokens": tokens,
+        "supervised_tokens": supervised,
+        "share": supervised / tokens if tokens else 0.0,
+        "rows_fully_masked": sum(not r.trained.any() for r in rows),
+        "rows_truncated": sum(r.truncated for r in rows),
+        "end_of_turn": end_of_turn,
+        "end_of_turn_trained": any(int(i) in ends for r in rows for i in r.ids[r.trained][-8:]),
+        "sample": segments(sample, tokenizer),
+    }
+
+
+def segments(row: TokenRow, tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
+    """The row as runs of text, trained and untrained told apart."""
+    edges = [0, *(np.flatnonzero(np.diff(row.trained)) + 1).tolist(), len(row.ids)]
+    pairs = [(a, b) for a, b in zip(edges, edges[1:], strict=False) if b > a]
+    return [{"text": str(tokenizer.decode(row.ids[a:b].tolist())), "trained": bool(row.trained[a])} for a, b in pairs]
+
+
+def gate(found: dict[str, Any], *, max_length: int) -> None:
+    """Raises TuneError (code 3) when training on this mask is pointless: nothing trained, no end of turn, everything cut."""
+    problems = []
+    if found["supervised_tokens"] == 0:
+        fix = "are there assistant messages? look at `data.columns` and `task.loss_on`" + (
+            f", and at `task.max_length` ({max_length}): rows are cut" if found["rows_truncated"] else ""
+        )
+        problems.append(Problem(what=f"no token of {found['rows']} rows would be trained", where="loss-mask audit", fix=fix))
+    elif not found["end_of_turn_trained"]:
+        what = f"the end of turn ({found['end_of_turn'] or 'none in the template'}) is never trained: the model would not learn to stop"
+        problems.append(Problem(what=what, where="loss-mask audit", fix="raise `task.max_length`, or use a chat template that ends turns"))
+    if found["rows_truncated"] == found["rows"]:
+        fix = f"raise `task.max_length` (now {max_length} tokens) or shorten the rows"
+        problems.append(Problem(what=f"all {found['rows']} rows are longer than task.max_length and cut", where="loss-mask audit", fix=fix))
+    if problems:
+        raise TuneError(problems=problems, code=GATE)
+
+
+def statistics(rows: list[TokenRow]) -> dict[str, Any]:
+    """Row count, tokens and lengths, as `data.json` holds them."""
+    lengths = np.asarray([len(r.ids) for r in rows])
+    counts = {bound: int(((lengths <= bound) & (lengths > low)).sum()) for low, bound in zip((0, *BINS), BINS, strict=False)}
+    longest = max((b for b, n in counts.items() if n), default=BINS[-1])
+    return {
+        "rows": len(rows),
+        "tokens": int(lengths.sum()),
+        "supervised_tokens": sum(int(r.trained.sum()) for r in rows),
+        "length": {
+            "min": int(lengths.min()),
+            "mean": round(float(lengths.mean()), 1),
+            "p50": int(np.percentile(lengths, 50)),
+            "p95": int(np.percentile(lengths, 95)),
+            "max": int(lengths.max()),
+        },
+        "histogram": [[b, n] for b, n in counts.items() if b <= longest],
+    }

@@ -1,0 +1,103 @@
+"""Recognises how rows are laid out and turns each into messages: `conversations(rows, data)` -> `[{"role": "user", "content": …}, …]`.
+
+Shapes: messages, ShareGPT (`conversations` of from/value), Alpaca (instruction/input/output), prompt/completion, question/answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tuner.data.load import Row
+from tuner.errors import TuneError
+from tuner.schema.data import Data, RowShape
+
+Messages = list[dict[str, str]]
+
+# What each shape needs, under our names for the columns; `data.columns` maps them to a person's own.
+NEEDS: dict[RowShape, tuple[str, ...]] = {
+    RowShape.messages: ("messages",),
+    RowShape.sharegpt: ("conversations",),
+    RowShape.alpaca: ("instruction", "output"),
+    RowShape.prompt_completion: ("prompt", "completion"),
+    RowShape.question_answer: ("question", "answer"),
+}
+_ROLES = {"human": "user", "gpt": "assistant", "function_call": "assistant", "observation": "tool", "bot": "assistant", "model": "assistant"}
+
+
+def recognise(row: Row, data: Data) -> RowShape:
+    """The shape of a row: as said in the recipe, or by its columns. Raises TuneError (code 2) showing the columns and the known shapes."""
+    have = set(row) | {ours for ours, theirs in data.columns.items() if theirs in row}
+    if unknown := [theirs for theirs in data.columns.values() if theirs not in row]:
+        raise TuneError(f"`data.columns` names {unknown}, but the rows have {sorted(row)}", "data.columns", "use the names of the rows")
+    wanted = list(NEEDS) if data.shape is RowShape.auto else [data.shape]
+    for shape in wanted:
+        if have.issuperset(NEEDS[shape]):
+            return shape
+    shapes = "; ".join(f"{shape}: {', '.join(NEEDS[shape])}" for shape in wanted)
+    expected = "no known shape" if data.shape is RowShape.auto else f"not `data.shape={data.shape}`"
+    fix = f"expected {shapes}. Rename with `data.columns={{prompt: your_column, completion: other_column}}`"
+    raise TuneError(f"{expected}: the rows have the columns {sorted(row)}; the first row: {str(row)[:200]}", "data", fix)
+
+
+def conversations(rows: list[Row], data: Data, *, name: str) -> tuple[RowShape, list[Messages]]:
+    """All rows as messages. `name` (the file or dataset) goes into errors. Raises TuneError (code 2) naming the first row that does not fit."""
+    shape = recognise(rows[0], data)
+    convert = _CONVERTERS[shape]
+    result = []
+    for index, row in enumerate(rows):
+        columns = row | {ours: row.get(theirs) for ours, theirs in data.columns.items()}
+        try:
+            messages = convert(columns)
+        except (KeyError, TypeError, AttributeError) as error:
+            what = f"row {index} is not laid out as {shape} like the first: {type(error).__name__}: {error}"
+            raise TuneError(what, name, f"its columns: {sorted(row)}; mend or remove it") from error
+        if data.system and (not messages or messages[0]["role"] != "system"):
+            messages = [{"role": "system", "content": data.system}, *messages]
+        if not messages or any(m["content"] is None for m in messages):
+            raise TuneError(f"row {index} has an empty conversation or a message without content", name, "mend or remove it")
+        result.append(messages)
+    return shape, result
+
+
+def shared_system(found: list[Messages]) -> str | None:
+    """The system message that every conversation opens with, when it is one and the same: what a user of the result should send too."""
+    texts = {m[0]["content"] if m[0]["role"] == "system" else None for m in found}
+    return texts.pop() if len(texts) == 1 else None
+
+
+def _messages(row: Row) -> Messages:
+    return [{"role": str(m["role"]), "content": _text(m["content"])} for m in row["messages"]]
+
+
+def _sharegpt(row: Row) -> Messages:
+    system = [{"role": "system", "content": row["system"]}] if row.get("system") else []
+    return system + [{"role": _ROLES.get(m["from"], m["from"]), "content": _text(m["value"])} for m in row["conversations"]]
+
+
+def _alpaca(row: Row) -> Messages:
+    request = f"{row['instruction']}\n\n{row['input']}" if row.get("input") else row["instruction"]
+    system = [{"role": "system", "content": row["system"]}] if row.get("system") else []
+    return [*system, {"role": "user", "content": _text(request)}, {"role": "assistant", "content": _text(row["output"])}]
+
+
+def _pair(ask: str, answer: str) -> Callable[[Row], Messages]:
+    def convert(row: Row) -> Messages:
+        return [{"role": "user", "content": _text(row[ask])}, {"role": "assistant", "content": _text(row[answer])}]
+
+    return convert
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"content is {type(value).__name__}, not text")
+    return value
+
+
+_CONVERTERS: dict[RowShape, Callable[[Row], Messages]] = {
+    RowShape.messages: _messages,
+    RowShape.sharegpt: _sharegpt,
+    RowShape.alpaca: _alpaca,
+    RowShape.prompt_completion: _pair("prompt", "completion"),
+    RowShape.question_answer: _pair("question", "answer"),
+}

@@ -1,0 +1,84 @@
+"""Prepared rows on disk, memory-mapped: `write_rows(folder, rows)`, then `TokenRows(folder)[i]` -> `{"input_ids": …, "labels": …}`.
+
+Three flat arrays: `ids.npy` int32 [tokens], `trained.npy` bool [tokens], `ends.npy` int64 [rows]. With packing, a row is several
+conversations and `packs.npy` int64 says where each pack ends in `order.npy`, the conversations in packed order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from tuner.data.chat import TokenRow
+
+IGNORE = -100
+
+
+def write_rows(folder: Path, rows: Iterable[TokenRow]) -> None:
+    """Write the arrays; the caller marks the folder as done, until then it does not count."""
+    ids: list[NDArray[np.int32]] = []
+    trained: list[NDArray[np.bool_]] = []
+    for row in rows:
+        ids.append(row.ids)
+        trained.append(row.trained)
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / "ids.npy", np.concatenate(ids))
+    np.save(folder / "trained.npy", np.concatenate(trained))
+    np.save(folder / "ends.npy", np.cumsum([len(i) for i in ids], dtype=np.int64))
+
+
+def write_packs(folder: Path, lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Pack conversations by best fit decreasing into rows of `capacity` tokens, write and return the packs."""
+    packs = best_fit(lengths, capacity)
+    np.save(folder / "order.npy", np.asarray([i for pack in packs for i in pack], dtype=np.int64))
+    np.save(folder / "packs.npy", np.cumsum([len(p) for p in packs], dtype=np.int64))
+    return packs
+
+
+def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Each item, longest first, into the fullest bin that still takes it. O(n · capacity) at worst, by buckets of free space."""
+    order = np.argsort(-np.asarray(lengths), kind="stable")
+    packs: list[list[int]] = []
+    by_space: dict[int, list[int]] = {}
+    for item in order:
+        length = int(lengths[item])
+        space = next((s for s in range(length, capacity + 1) if by_space.get(s)), None)
+        if space is None:
+            packs.append([int(item)])
+            index, left = len(packs) - 1, capacity - length
+        else:
+            index, left = by_space[space].pop(), space - length
+            packs[index].append(int(item))
+        by_space.setdefault(left, []).append(index)
+    return packs
+
+
+class TokenRows(Dataset[dict[str, Any]]):
+    """Prepared rows. An item holds `rows`: one conversation's (or one pack's) `{"input_ids", "labels"}`, labels -100 where untrained."""
+
+    def __init__(self, folder: Path) -> None:
+        self.ids = np.load(folder / "ids.npy", mmap_mode="r")
+        self.trained = np.load(folder / "trained.npy", mmap_mode="r")
+        self.ends = np.load(folder / "ends.npy")
+        self.packs = np.load(folder / "packs.npy") if (folder / "packs.npy").is_file() else None
+        self.order = np.load(folder / "order.npy") if self.packs is not None else None
+
+    def __len__(self) -> int:
+        return len(self.ends if self.packs is None else self.packs)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if self.packs is None or self.order is None:
+            return {"rows": [self.row(index)]}
+        start = self.packs[index - 1] if index else 0
+        return {"rows": [self.row(int(i)) for i in self.order[start : self.packs[index]]]}
+
+    def row(self, index: int) -> dict[str, list[int]]:
+        """One conversation."""
+        start, end = int(self.ends[index - 1]) if index else 0, int(self.ends[index])
+        ids = self.ids[start:end]
+        return {"input_ids": ids.tolist(), "labels": np.where(self.trained[start:end], ids, IGNORE).tolist()}

@@ -1,0 +1,155 @@
+"""Steps, tokens, parameters and memory of a plan, with nothing downloaded and no torch: `estimate(plan)`. "≈" until prepared."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuner.files import ENDINGS
+from tuner.plan import Plan
+from tuner.runs import read_json
+from tuner.schema.adapter import Full, Lora, QLora, Quant
+from tuner.schema.model import Dtype
+from tuner.schema.recipe import Recipe
+from tuner.schema.trainer import Optim
+
+BYTES = {Dtype.bfloat16: 2, Dtype.float16: 2, Dtype.float32: 4}
+CHARACTERS_PER_TOKEN = 4.0
+# What a trained parameter costs beside itself: gradient, and the optimizer's moments (in the parameter's own number format).
+STATES = {Optim.adamw_torch: 3, Optim.adamw_torch_fused: 3, Optim.adafactor: 1, Optim.sgd: 1}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """None where nothing is known without downloading. `exact`: rows and tokens were counted by the prepare stage."""
+
+    exact: bool
+    rows: int | None
+    tokens: int | None
+    steps: int | None
+    parameters: int | None
+    trainable: int | None
+    memory_bytes: int | None
+
+
+def estimate(plan: Plan) -> Estimate:
+    """Work out a plan's size from its data files (or its prepared data) and the model's dimensions."""
+    recipe = plan.load_recipe()
+    rows, tokens, exact = _count(plan)
+    shape = _shape(plan, recipe)
+    steps = recipe.trainer.max_steps
+    if steps is None and rows is not None:
+        steps = max(1, math.ceil(math.ceil(rows / recipe.trainer.batch_size) * recipe.trainer.num_train_epochs))
+    epochs = steps * recipe.trainer.batch_size / rows if steps and rows else None
+    parameters = _parameters(shape) if shape else None
+    trainable = _trainable(recipe, shape) if shape else None
+    return Estimate(
+        exact=exact,
+        rows=rows,
+        tokens=round(tokens * epochs) if tokens and epochs else None,
+        steps=steps,
+        parameters=parameters,
+        trainable=trainable,
+        memory_bytes=_memory(recipe, shape, trainable, tokens / rows if tokens and rows else 512.0) if shape and trainable else None,
+    )
+
+
+def _count(plan: Plan) -> tuple[int | None, int | None, bool]:
+    """(rows, tokens of one epoch, whether they were counted)."""
+    prepare = plan.stage("prepare")
+    if prepare.done:
+        train = read_json(Path(prepare.folder) / "data.json")["train"]
+        return train["rows"], train["tokens"], True
+    recipe, files = plan.load_recipe(), plan.files.get("data.path")
+    if not files:
+        return recipe.data.limit, None, False
+    rows = characters = 0
+    for name in files:
+        kind = ENDINGS.get(Path(name).suffix)
+        if kind == "parquet":
+            return recipe.data.limit, None, False
+        with Path(name).open("rb") as stream:
+            if kind == "json":
+                values = json.load(stream)
+                rows, characters = rows + len(values), characters + Path(name).stat().st_size
+            else:
+                lines = [len(line) for line in stream if line.strip()]
+                rows, characters = rows + len(lines), characters + sum(lines)
+    held_out = 0.0 if recipe.data.eval_path or recipe.data.eval_split else recipe.data.eval_fraction
+    kept = min(rows, recipe.data.limit or rows)
+    kept -= round(kept * held_out)
+    return kept, round(characters / CHARACTERS_PER_TOKEN * kept / max(rows, 1)), False
+
+
+def _shape(plan: Plan, recipe: Recipe) -> dict[str, Any] | None:
+    """The model's dimensions: as written in the recipe, or from a local config.json."""
+    if plan.recipe["model"]["shape"]:
+        return dict(plan.recipe["model"]["shape"])
+    path = Path(recipe.model.id).expanduser() / "config.json"
+    if not path.is_file():
+        return None
+    config = read_json(path)
+    needed = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
+    if any(k not in config for k in needed):
+        return None
+    defaults = {"num_key_value_heads": config["num_attention_heads"], "tie_word_embeddings": False}
+    return {k: config.get(k, defaults.get(k)) for k in (*needed, *defaults)} | {"head_dim": config.get("head_dim")}
+
+
+def _linears(shape: dict[str, Any]) -> dict[str, tuple[int, int]]:
+    """(inputs, outputs) of each linear map of a Llama-like block."""
+    hidden, inner = shape["hidden_size"], shape["intermediate_size"]
+    head = shape.get("head_dim") or hidden // shape["num_attention_heads"]
+    queries, keys = head * shape["num_attention_heads"], head * shape["num_key_value_heads"]
+    return {
+        "q_proj": (hidden, queries),
+        "k_proj": (hidden, keys),
+        "v_proj": (hidden, keys),
+        "o_proj": (queries, hidden),
+        "gate_proj": (hidden, inner),
+        "up_proj": (hidden, inner),
+        "down_proj": (inner, hidden),
+    }
+
+
+def _parameters(shape: dict[str, Any]) -> int:
+    block = sum(a * b for a, b in _linears(shape).values()) + 2 * shape["hidden_size"]
+    embeddings = shape["vocab_size"] * shape["hidden_size"] * (1 if shape["tie_word_embeddings"] else 2)
+    return int(block * shape["num_hidden_layers"] + embeddings + shape["hidden_size"])
+
+
+def _trainable(recipe: Recipe, shape: dict[str, Any]) -> int | None:
+    adapter = recipe.adapter
+    if isinstance(adapter, Full):
+        return _parameters(shape)
+    if not isinstance(adapter, Lora) or adapter.modules_to_save:
+        return None
+    linears = _linears(shape)
+    if adapter.target_modules != "all-linear":
+        if isinstance(adapter.target_modules, str):
+            return None
+        linears = {n: linears[n] for n in adapter.target_modules if n in linears}
+    magnitudes = sum(b for _, b in linears.values()) if adapter.use_dora else 0
+    block = sum(adapter.r * (a + b) for a, b in linears.values()) + magnitudes
+    return int(block * shape["num_hidden_layers"])
+
+
+def _memory(recipe: Recipe, shape: dict[str, Any], trainable: int, tokens_per_row: float) -> int:
+    """Weights, trained copies with gradient and moments, activations of one forward pass, logits of its trained tokens."""
+    width = float(BYTES[recipe.model.dtype])
+    weights = _parameters(shape) * width
+    if isinstance(recipe.adapter, QLora):
+        quantised = sum(a * b for a, b in _linears(shape).values()) * shape["num_hidden_layers"]
+        weights -= quantised * (width - (1.0 if recipe.adapter.quant is Quant.int8 else 0.55))
+    full = isinstance(recipe.adapter, Full)
+    trained_width = width if full else 4.0
+    states = trainable * trained_width * (STATES[recipe.trainer.optim] + (0 if full else 1))
+    tokens = (recipe.hardware.micro_batch_size or recipe.trainer.batch_size) * min(tokens_per_row, recipe.task.max_length)
+    # About 16 hidden widths and 4 MLP widths a token and block are kept for the backward pass (https://arxiv.org/abs/2205.05198, without dropout).
+    kept = 2 * shape["hidden_size"] if recipe.trainer.activation_checkpointing else 16 * shape["hidden_size"] + 4 * shape["intermediate_size"]
+    activations = tokens * kept * shape["num_hidden_layers"] * 2
+    logits = tokens * 0.4 * shape["vocab_size"] * 4
+    return int(weights + states + activations + logits)

@@ -1,0 +1,54 @@
+"""The serving path: `answers(model, tokenizer, conversations, max_new_tokens=64)` -> one text a conversation, greedily, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from tuner.data.chat import end_of_turn, prompt_ids
+from tuner.data.columns import Messages
+
+
+def stop_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Token ids that end an answer: the tokenizer's own end, and the template's end of turn when that is one token."""
+    ids = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
+    turn = tokenizer(end_of_turn(tokenizer), add_special_tokens=False)["input_ids"]
+    return sorted({*ids, *(turn if len(turn) == 1 else [])})
+
+
+def settings(tokenizer: PreTrainedTokenizerBase, *, max_new_tokens: int | None = None) -> GenerationConfig:
+    """Greedy decoding that stops where the template ends a turn; saved with the result, so that whoever serves it does the same."""
+    pad = tokenizer.pad_token_id
+    return GenerationConfig(do_sample=False, eos_token_id=stop_ids(tokenizer), pad_token_id=pad, max_new_tokens=max_new_tokens, use_cache=True)
+
+
+@torch.inference_mode()
+def answers(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    conversations: list[Messages],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    tick: Callable[[int], None] = lambda done: None,
+) -> list[str]:
+    """Greedy answers, in the order given. Rows of like length share a batch, padded on the left; `tick` gets the rows done so far."""
+    prompts = [prompt_ids(messages, tokenizer) for messages in conversations]
+    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+    config = settings(tokenizer, max_new_tokens=max_new_tokens)
+    result = [""] * len(prompts)
+    for first in range(0, len(order), batch_size):
+        chosen = order[first : first + batch_size]
+        width = len(prompts[chosen[0]])
+        pad = tokenizer.pad_token_id
+        ids = torch.tensor([[pad] * (width - len(prompts[i])) + prompts[i] for i in chosen])
+        mask = torch.tensor([[0] * (width - len(prompts[i])) + [1] * len(prompts[i]) for i in chosen])
+        out = model.generate(input_ids=ids.to(model.device), attention_mask=mask.to(model.device), generation_config=config)
+        texts = tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
+        for index, text in zip(chosen, texts, strict=True):
+            result[index] = text.strip()
+        tick(first + len(chosen))
+    return result

@@ -1,0 +1,172 @@
+"""report.html of a run, one file that needs nothing else: `write_report(Path("outputs/quickstart/0123456789ab"))`.
+
+Every text is escaped by Jinja, the page holds no script and asks for no other file (its content policy forbids both).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+
+from tuner.eval import svg
+from tuner.results import Results, duration, figure, json_lines, read_results
+from tuner.runs import write_text
+
+MOST_CHARACTERS = 1200  # of one text in an example
+MOST_SAMPLE_CHARACTERS = 6000
+STAGE_NAMES = {
+    "prepare": "Prepare the rows",
+    "baseline": "Measure the base model",
+    "train": "Train",
+    "evaluate": "Measure the tuned model",
+    "publish": "Publish",
+}
+
+
+def write_report(folder: Path) -> Path:
+    """Write the folder's report.html from whatever its stages have left there; sections without data are left out.
+
+    Raises TuneError (code 4) when a file is damaged or the page cannot be written.
+    """
+    run = read_results(folder)
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    page = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    page.filters |= {"figure": figure, "number": "{:,}".format, "duration": duration, "value": as_text, "percent": lambda share: f"{100 * share:.1f} %"}
+    train, validation, rates = read_log(folder / "train_log.jsonl")
+    context = {
+        "run": run,
+        "train": train,
+        "validation": validation,
+        "loss_chart": svg.loss_chart(train, validation, rates),
+        "dumbbell": svg.dumbbell,
+        "examples": examples(run),
+        "tally": tally(run),
+        "sample": sample(run.audit),
+        "histogram": svg.histogram([(b, c) for b, c in run.data["train"].get("histogram", [])]) if run.data else "",
+        "resolved": yaml.safe_dump(nested(run.public_values()), sort_keys=False, allow_unicode=True),
+        "environment": list(environment(run.environment)),
+        "stage_names": STAGE_NAMES,
+    }
+    path = folder / "report.html"
+    write_text(path, page.get_template("report.html.jinja").render(context))
+    return path
+
+
+def read_log(path: Path) -> tuple[list[tuple[float, float]], list[tuple[float, float]], list[tuple[float, float]]]:
+    """(step, loss), (step, held-out loss) and (step, learning rate); a step that was trained again after a resume counts once."""
+    columns: dict[str, dict[float, float]] = {"loss": {}, "eval_loss": {}, "learning_rate": {}}
+    for line in json_lines(path) if path.is_file() else ():
+        for key, points in columns.items():
+            if line.get(key) is not None:
+                points[line["step"]] = line[key]
+    loss, held_out, rate = (sorted(points.items()) for points in columns.values())
+    return loss, held_out, rate
+
+
+def examples(run: Results) -> list[dict[str, Any]]:
+    """Held-out rows for show, evenly spaced over the set so that nobody chose them: the question and three answers to it."""
+    path = run.eval_rows
+    if path is None or not run.recipe.eval.examples:
+        return []
+    rows = sum(1 for _ in json_lines(path))
+    shown = min(run.recipe.eval.examples, rows)
+    wanted = {i * rows // shown for i in range(shown)}
+    found = []
+    for index, row in enumerate(json_lines(path)):
+        if index in wanted:
+            question = next((m["content"] for m in reversed(row["prompt"]) if m["role"] == "user"), row["prompt"][-1]["content"])
+            answers = {who: answer(row[who], row["reference"]) for who in ("reference", "base", "tuned") if row.get(who) is not None}
+            found.append({"index": row.get("index", index), "question": shorten(str(question)), "answers": answers})
+    return found
+
+
+def tally(run: Results) -> dict[str, int]:
+    """Over all held-out rows: how many answers training put right, spoiled, or left right or wrong."""
+    counts = {"put right": 0, "right before and after": 0, "wrong before and after": 0, "spoiled": 0}
+    names = {(False, True): "put right", (True, True): "right before and after", (False, False): "wrong before and after", (True, False): "spoiled"}
+    for row in json_lines(run.eval_rows) if run.eval_rows else ():
+        scores = [(row.get(f"{who}_scores") or {}).get("exact_match") for who in ("base", "tuned")]
+        if None not in scores:
+            counts[names[scores[0] >= 1, scores[1] >= 1]] += 1
+    return {name: count for name, count in counts.items() if count or name == "spoiled"} if any(counts.values()) else {}
+
+
+def answer(text: str, reference: str) -> dict[str, Any]:
+    """An answer beside its reference: JSON field by field, each `same`, `wrong`, `missing` or `extra`; anything else as plain text."""
+    expected, given = parse_object(reference), parse_object(text)
+    note = {"text": shorten(text), "fields": [], "is_json": given is not None, "wants_json": expected is not None, "same": text.strip() == reference.strip()}
+    if expected is None or given is None:
+        return note
+    for name in dict.fromkeys([*expected, *given]):
+        state = "missing" if name not in given else "extra" if name not in expected else "same" if given[name] == expected[name] else "wrong"
+        value = json.dumps((given if name in given else expected)[name], ensure_ascii=False)
+        note["fields"].append({"name": name, "value": shorten(value, most=300), "state": state})
+    note["same"] = all(f["state"] == "same" for f in note["fields"])
+    return note
+
+
+def parse_object(text: str) -> dict[str, Any] | None:
+    """The JSON object that a text is, else None."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def shorten(text: str, *, most: int = MOST_CHARACTERS) -> str:
+    """The start of a long text, saying how much is left out."""
+    return text if len(text) <= most else f"{text[:most]} … ({len(text) - most:,} more characters)"
+
+
+def sample(audit: dict[str, Any]) -> list[dict[str, Any]]:
+    """The audited row's spans, neighbours of one kind joined, up to a length that can be read."""
+    spans: list[dict[str, Any]] = []
+    room = MOST_SAMPLE_CHARACTERS
+    for span in audit.get("sample") or []:
+        text = span["text"][:room]
+        room -= len(text)
+        if spans and spans[-1]["trained"] == span["trained"]:
+            spans[-1]["text"] += text
+        else:
+            spans.append({"text": text, "trained": span["trained"]})
+        if room <= 0:
+            return [*spans, {"text": " … (the rest is left out)", "trained": False}]
+    return spans
+
+
+def nested(values: dict[str, Any]) -> dict[str, Any]:
+    """Dotted keys as nested mappings: what a recipe file looks like."""
+    tree: dict[str, Any] = {}
+    for key, value in values.items():
+        *parents, leaf = key.split(".")
+        node = tree
+        for part in parents:
+            node = node.setdefault(part, {})
+        node[leaf] = value
+    return tree
+
+
+def environment(lock: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """lock.json as lines of a table: `("versions torch", "2.13.0")`."""
+    for key, value in lock.items():
+        name = f"{prefix} {key}".strip().replace("_", " ")
+        if isinstance(value, dict):
+            yield from environment(value, name)
+        elif value is not None:
+            yield name, as_text(value)
+
+
+def as_text(value: Any) -> str:
+    """A recipe value as YAML would show it, on one line."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float) and value and not 1e-3 <= abs(value) < 1e6 and math.isfinite(value):
+        return f"{value:g}"
+    return json.dumps(value, ensure_ascii=False)

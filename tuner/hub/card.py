@@ -1,0 +1,113 @@
+"""The model card, README.md of a run: `write_card(Path("outputs/quickstart/0123456789ab"))`.
+
+The metadata goes through huggingface_hub's own classes, so that what we write is what the Hub reads. Nothing of this machine enters it:
+files by name, never by path.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jinja2
+import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from tuner.results import Results, duration, figure, json_lines, public, read_results
+from tuner.runs import write_text
+from tuner.schema.adapter import Full, QLora
+from tuner.schema.model import Source
+
+FEW_ROWS = 300  # below this, a card says that its figures come from few rows
+
+
+def write_card(folder: Path) -> Path:
+    """Write the folder's README.md from its plan and whatever its stages have left there. Raises TuneError (code 4)."""
+    run = read_results(folder)
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    # A card is Markdown: it is not escaped as HTML, and holds no text that a model or a data row wrote.
+    page = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)  # noqa: S701
+    page.filters |= {"figure": figure, "duration": duration, "number": "{:,}".format}
+    body = page.get_template("card.md.jinja").render(
+        run=run,
+        title=run.recipe.hub.repo_id.partition("/")[2] if run.recipe.hub.repo_id else run.plan.name,
+        repo=run.recipe.hub.repo_id or "PATH/TO/THIS/FOLDER",
+        base=base_model(run),
+        full=isinstance(run.recipe.adapter, Full),
+        quantised=run.recipe.adapter.quant.value if isinstance(run.recipe.adapter, QLora) else "",
+        wheel=run.recipe.model.wheel if run.recipe.model.source is Source.wheel else None,
+        files=sorted({Path(f).name for f in run.plan.files.get("data.path", [])}),
+        recipe=yaml.safe_dump(recipe_block(run), sort_keys=False, allow_unicode=True, width=100).strip(),
+        final_loss=final_loss(folder),
+        few=FEW_ROWS,
+    )
+    card = ModelCard(f"---\n{metadata(run).to_yaml()}\n---\n\n{body}")
+    path = folder / "README.md"
+    write_text(path, str(card))
+    return path
+
+
+def base_model(run: Results) -> str | None:
+    """The base model's Hub id; None when it is a folder of this machine, which means nothing elsewhere."""
+    return None if run.base_is_local else run.recipe.model.id
+
+
+def metadata(run: Results) -> ModelCardData:
+    """The card's YAML header."""
+    recipe, full = run.recipe, isinstance(run.recipe.adapter, Full)
+    base = base_model(run)
+    dataset = recipe.data.id
+    values = {
+        "base_model": base,
+        "base_model_relation": ("finetune" if full else "adapter") if base else None,
+        "library_name": "transformers" if full else "peft",
+        "license": recipe.hub.license or recipe.model.license,
+        "datasets": [dataset] if dataset else None,
+        "pipeline_tag": "text-generation",
+        "tags": ["tuner", recipe.task.kind, *([] if full else [recipe.adapter.kind])],
+        "model_name": run.plan.name,
+        "eval_results": results(run) or None,
+    }
+    return ModelCardData(**{k: v for k, v in values.items() if v is not None})  # type: ignore[arg-type]
+
+
+def results(run: Results) -> list[EvalResult]:
+    """What the tuned model measured, as the Hub's model-index wants it. A local data set has a name and no id."""
+    data = run.recipe.data
+    held_out = data.eval_path or data.path
+    name = data.id or (Path(held_out).stem if held_out else "held-out rows")
+    return [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=data.id or "private",
+            dataset_name=f"{name} (held out)",
+            dataset_split=data.eval_split,
+            dataset_revision=data.revision,
+            metric_type=metric.key.removeprefix("field/") if not metric.is_field else "accuracy",
+            metric_name=f"{metric.name} accuracy" if metric.is_field else metric.name,
+            metric_value=round(metric.tuned, 4),
+        )
+        for metric in run.metrics
+        if metric.tuned is not None
+    ]
+
+
+def recipe_block(run: Results) -> dict[str, object]:
+    """The recipe as a person would write it: the options chosen, and what is neither theirs nor a default."""
+    options = [{k: v} for k, v in run.plan.choices.items() if v not in ("custom", "default", "auto", "none", "local")]
+    block: dict[str, object] = {"defaults": options}
+    for key, value, origin in run.changed():
+        section, _, name = key.partition(".")
+        if origin == "command line" or not any(origin.startswith(p) for p in ("tuner/conf/", "conf/")):
+            if key in ("output_dir", "name"):
+                continue
+            target = block.setdefault(section, {}) if name else block
+            assert isinstance(target, dict)
+            target[name or section] = public(value)
+    return block
+
+
+def final_loss(folder: Path) -> float | None:
+    """Training loss of the last logged step."""
+    path = folder / "train_log.jsonl"
+    losses = [line["loss"] for line in json_lines(path) if line.get("loss") is not None] if path.is_file() else []
+    return losses[-1] if losses else None

@@ -1,0 +1,1 @@
+"""Pretrained models: where they come from (`sources`), GGUF into safetensors (`convert`), loading."""

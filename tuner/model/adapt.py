@@ -1,0 +1,68 @@
+"""Adapters through PEFT: `wrap(base, recipe.adapter)` gives what is trained, `attach(base, folder)` what was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import BitsAndBytesConfig, PreTrainedModel
+
+from tuner.errors import ENVIRONMENT, TuneError
+from tuner.registry import load
+from tuner.schema.adapter import Adapter, Full, Lora, QLora, Quant
+
+
+def quantization(adapter: Adapter, dtype: torch.dtype) -> BitsAndBytesConfig | None:
+    """How the base is quantised while training; None unless qlora. Raises TuneError (code 4) when bitsandbytes is missing."""
+    if not isinstance(adapter, QLora):
+        return None
+    try:
+        load("bitsandbytes")
+    except ImportError as error:
+        raise TuneError("qlora needs bitsandbytes", "adapter", "pip install 'tuner[qlora]'", code=ENVIRONMENT) from error
+    if adapter.quant is Quant.int8:
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=adapter.quant.value,
+        bnb_4bit_use_double_quant=adapter.double_quant,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def wrap(base: PreTrainedModel, adapter: Adapter) -> PreTrainedModel | PeftModel:
+    """The model to train, with just the right parameters requiring gradients. Raises TuneError (code 2) when no module fits the targets."""
+    if isinstance(adapter, Full):
+        return base.requires_grad_(True)
+    assert isinstance(adapter, Lora)
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=adapter.r,
+        lora_alpha=adapter.lora_alpha,
+        lora_dropout=adapter.lora_dropout,
+        target_modules=adapter.target_modules,
+        modules_to_save=adapter.modules_to_save or None,
+        bias=adapter.bias.value,
+        use_rslora=adapter.use_rslora,
+        use_dora=adapter.use_dora,
+    )
+    base.requires_grad_(False)
+    try:
+        return get_peft_model(base, config)  # type: ignore[arg-type]
+    except ValueError as error:
+        names = sorted({name.rpartition(".")[2] for name, module in base.named_modules() if isinstance(module, torch.nn.Linear)})
+        what = f"the adapter does not fit the model: {str(error).splitlines()[0]}"
+        raise TuneError(what, "adapter.target_modules", f"linear modules of this model: {', '.join(names)}, or `all-linear`") from error
+
+
+def attach(base: PreTrainedModel, folder: Path) -> PeftModel:
+    """A saved adapter on a fresh base, for measuring and serving."""
+    return PeftModel.from_pretrained(base, str(folder)).eval()
+
+
+def describe(model: torch.nn.Module) -> dict[str, Any]:
+    """Parameter counts: all, and trainable."""
+    count = [(p.numel() * (2 if p.__class__.__name__ == "Params4bit" else 1), p.requires_grad) for p in model.parameters()]
+    return {"parameters": sum(n for n, _ in count), "trainable": sum(n for n, t in count if t)}

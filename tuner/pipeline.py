@@ -1,0 +1,138 @@
+"""Runs the stages of a plan that are not done: `execute(run)`. Each stage is a function here; what differs by task is asked of the task."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Any, cast
+
+from tuner.context import Run
+from tuner.data.splits import split
+from tuner.environment import snapshot
+from tuner.errors import ENVIRONMENT, TuneError
+from tuner.eval.compare import compare
+from tuner.eval.report import write_report
+from tuner.eval.scores import Scored, summary
+from tuner.hub.card import write_card
+from tuner.hub.push import preflight, publish
+from tuner.plan import SHARED, Stage
+from tuner.progress import clock
+from tuner.registry import load
+from tuner.runs import lock, mark_done, read_json, write_json, write_text
+from tuner.tasks import Task
+from tuner.train.fit import fit
+
+
+def execute(run: Run, *, only: tuple[str, ...] = ()) -> None:
+    """Run what is not done, in order; `only` limits it to some stages. Raises TuneError, or Interrupted after a checkpoint."""
+    todo = [s for s in run.plan.stages if not s.done and (not only or s.name in only)]
+    if any(s.name == "publish" for s in todo) and (problems := preflight(run.recipe)):
+        raise TuneError(problems=problems, code=ENVIRONMENT)
+    task = cast(Task, load(run.recipe.task.impl))
+    write_json(run.folder / "lock.json", snapshot(run.recipe, device=run.device))
+    for stage in todo:
+        if stage.name == "publish":
+            summarise(run)
+        if stage.name in SHARED:
+            with lock(Path(stage.folder), wait=True):
+                _do(run, task, stage)
+        else:
+            _do(run, task, stage)
+    if not run.plan.has("publish"):
+        summarise(run)
+
+
+def _do(run: Run, task: Task, stage: Stage) -> None:
+    if stage.done:  # another run has made it while we waited
+        return
+    started = time.perf_counter()
+    run.tell(f"{stage.name} …")
+    result = STAGES[stage.name](run, task)
+    seconds = time.perf_counter() - started
+    mark_done(Path(stage.folder), stage.name, stage.key, {"seconds": round(seconds, 1), **result})
+    run.tell(f"{stage.name} done in {clock(seconds)}")
+
+
+def prepare_stage(run: Run, task: Task) -> dict[str, Any]:
+    """Training rows, model-ready and audited."""
+    train, _ = split(run)
+    folder = run.stage_folder("prepare")
+    task.prepare(run, train, folder)
+    found = read_json(folder / "audit.json")
+    return {"rows": found["rows"], "tokens": found["tokens"]}
+
+
+def baseline_stage(run: Run, task: Task) -> dict[str, Any]:
+    """The base model on the held-out rows."""
+    rows = _measure(run, task, None)
+    write_rows(run.stage_folder("baseline") / "rows.jsonl", rows)
+    return {"metrics": summary(rows)}
+
+
+def train_stage(run: Run, task: Task) -> dict[str, Any]:
+    """Training, resumed where it was left; the result in the run folder."""
+    prepared = run.stage_folder("prepare")
+    for name in ("data.json", "audit.json"):
+        write_json(run.folder / name, read_json(prepared / name))
+    return fit(run, task, prepared)
+
+
+def evaluate_stage(run: Run, task: Task) -> dict[str, Any]:
+    """The tuned model as it was saved, on the same rows, compared."""
+    base = read_rows(run.stage_folder("baseline") / "rows.jsonl")
+    tuned = _measure(run, task, run.folder)
+    folder = run.stage_folder("evaluate")
+    found = compare(base, tuned, samples=run.recipe.eval.bootstrap_samples, seed=run.recipe.seed)
+    lines = [
+        {
+            "index": index,
+            "prompt": a.prompt,
+            "reference": a.reference,
+            "base": a.answer,
+            "tuned": b.answer,
+            "base_scores": a.scores,
+            "tuned_scores": b.scores,
+        }
+        for index, (a, b) in enumerate(zip(base, tuned, strict=True))
+    ]
+    write_text(folder / "rows.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    write_json(folder / "metrics.json", found)
+    return {"metrics": found["tuned"]}
+
+
+def publish_stage(run: Run, task: Task) -> dict[str, Any]:
+    """To the Hub, or into a local folder laid out like a Hub repository."""
+    return publish(run.plan, run.recipe, progress=run.tell)
+
+
+STAGES = {"prepare": prepare_stage, "baseline": baseline_stage, "train": train_stage, "evaluate": evaluate_stage, "publish": publish_stage}
+
+
+def _measure(run: Run, task: Task, tuned: Path | None) -> list[Scored]:
+    _, held_out = split(run)
+    model = task.load(run, tuned=tuned)
+    rows = task.score(run, model, held_out)
+    del model
+    return rows
+
+
+def write_rows(path: Path, rows: list[Scored]) -> None:
+    """Scored rows as JSON lines."""
+    write_text(path, "".join(json.dumps(dataclasses.asdict(row), ensure_ascii=False) + "\n" for row in rows))
+
+
+def read_rows(path: Path) -> list[Scored]:
+    """What `write_rows` wrote."""
+    return [Scored(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def summarise(run: Run) -> None:
+    """Bring the run folder's own files up to date: metrics of this plan's evaluation, report, model card."""
+    if run.plan.has("evaluate") and run.plan.stage("evaluate").done:
+        write_json(run.folder / "metrics.json", read_json(run.stage_folder("evaluate") / "metrics.json"))
+    else:
+        (run.folder / "metrics.json").unlink(missing_ok=True)
+    write_report(run.folder)
+    write_card(run.folder)

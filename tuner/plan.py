@@ -1,0 +1,186 @@
+"""The frozen Plan: stages with content keys, and all that a worker needs. `make_plan(composed)` needs no torch, no network.
+
+    key = sha256(stage, its version, keys of the stages it needs, the recipe values that affect it, the content of local files)
+
+Only values that differ from the schema's default are hashed, so a release that adds a field leaves old keys as they were; a release that
+changes a default or what a stage means raises that stage's number in VERSIONS.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tuner
+from tuner.errors import TuneError
+from tuner.files import find_files, hashes, model_files
+from tuner.runs import is_done, read_json, write_json
+from tuner.schema.base import STAGES, Section, default_of, flat, plain
+from tuner.schema.compose import Composed
+from tuner.schema.model import Source
+from tuner.schema.recipe import Recipe, from_plain
+
+FORMAT = 1
+VERSIONS = {"prepare": 1, "baseline": 1, "train": 1, "evaluate": 1, "publish": 1}
+SHARED = ("prepare", "baseline")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One step of the pipeline. `folder` holds its marker: the run's, or one shared by all runs that need the same result."""
+
+    name: str
+    key: str
+    needs: tuple[str, ...]
+    folder: str
+
+    @property
+    def done(self) -> bool:
+        """Whether its result is there."""
+        return is_done(Path(self.folder), self.name, self.key)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A run, frozen. Plain JSON: what dry_run prints, what resumes hash, what launchers hand to workers."""
+
+    format: int
+    tuner: str
+    name: str
+    recipe_name: str
+    folder: str
+    recipe: dict[str, Any]
+    choices: dict[str, str]
+    origins: dict[str, str]
+    files: dict[str, list[str]]
+    stages: tuple[Stage, ...]
+
+    def stage(self, name: str) -> Stage:
+        """The stage called `name`; StopIteration is our bug: ask `has` first."""
+        return next(s for s in self.stages if s.name == name)
+
+    def has(self, name: str) -> bool:
+        """Whether the recipe asks for this stage."""
+        return any(s.name == name for s in self.stages)
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to do."""
+        return all(s.done for s in self.stages)
+
+    def load_recipe(self) -> Recipe:
+        """The recipe as typed dataclasses."""
+        return from_plain(self.recipe)
+
+    def write(self, path: Path) -> None:
+        """Freeze the plan into a file."""
+        write_json(path, dataclasses.asdict(self))
+
+
+def read_plan(path: Path) -> Plan:
+    """Read plan.json. Raises TuneError (code 4) when damaged, (code 2) when a newer version wrote it."""
+    values = read_json(path)
+    if values.get("format", 0) > FORMAT:
+        fix = f"upgrade: this is tuner {tuner.__version__}, the plan was written by {values.get('tuner')}"
+        raise TuneError(f"the plan has format {values['format']}, newer than {FORMAT}", str(path), fix)
+    stages = tuple(Stage(**(s | {"needs": tuple(s["needs"])})) for s in values.pop("stages"))
+    return Plan(**values, stages=stages)
+
+
+def make_plan(composed: Composed) -> Plan:
+    """Freeze a composed recipe. Raises TuneError (code 2) when a local file it names is missing."""
+    recipe, reading = composed.recipe, composed.reading
+    files = _find(composed)
+    content = {key: hashes([Path(f) for f in found]) for key, found in files.items()}
+    left_out = set() if recipe.eval.enabled else {"baseline", "evaluate"}
+    left_out |= set() if recipe.hub.enabled else {"publish"}
+    needs = {name: tuple(n for n in inputs if n not in left_out) for name, inputs in STAGES.items() if name not in left_out}
+    keys: dict[str, str] = {}
+    for name, inputs in needs.items():
+        values = key_values(recipe, name) | _world(recipe, name, content)
+        material = [name, VERSIONS[name], [keys[i] for i in inputs], values]
+        keys[name] = hashlib.sha256(json.dumps(material, sort_keys=True).encode()).hexdigest()[:12]
+    output = Path(recipe.output_dir).expanduser().absolute()
+    folder = output / str(recipe.name) / keys["train"]
+    places = {n: output / ".cache" / f"{n}-{keys[n]}" if n in SHARED else folder for n in needs}
+    return Plan(
+        format=FORMAT,
+        tuner=tuner.__version__,
+        name=str(recipe.name),
+        recipe_name=reading.recipes["main"].path.stem,
+        folder=str(folder),
+        recipe=plain(recipe),
+        choices=dict(reading.choices),
+        origins={k: reading.origin(k) for k in flat(recipe)},
+        files=files,
+        stages=tuple(Stage(name=n, key=keys[n], needs=i, folder=str(places[n])) for n, i in needs.items()),
+    )
+
+
+def key_values(recipe: Recipe, stage: str) -> dict[str, Any]:
+    """The recipe values that enter a stage's key: those that affect it and differ from their default, and the variants."""
+    found: dict[str, Any] = {}
+
+    def visit(section: Section, prefix: str) -> None:
+        for spec in dataclasses.fields(section):
+            value = getattr(section, spec.name)
+            if isinstance(value, Section):
+                if value.kind and stage in value.variant_affects.split():
+                    found[f"{prefix}{spec.name}"] = value.kind
+                visit(value, f"{prefix}{spec.name}.")
+            elif stage in spec.metadata["affects"] and value != default_of(spec):
+                found[f"{prefix}{spec.name}"] = plain(value)
+
+    visit(recipe, "")
+    return found
+
+
+def _find(composed: Composed) -> dict[str, list[str]]:
+    """Absolute paths of every local file the recipe names, by recipe key. All that are missing are reported together."""
+    recipe, reading = composed.recipe, composed.reading
+    beside = reading.recipes["main"].path.parent
+    found: dict[str, list[str]] = {}
+    problems = []
+    for key, value in (("data.path", recipe.data.path), ("data.eval_path", recipe.data.eval_path)):
+        if value is not None:
+            try:
+                found[key] = [str(p) for p in find_files(value, beside=beside)]
+            except TuneError as error:
+                problems += [dataclasses.replace(p, where=reading.where(key)) for p in error.problems]
+    if is_local(recipe):
+        found["model.id"] = [str(p) for p in model_files(Path(recipe.model.id).expanduser().absolute())]
+    if problems:
+        raise TuneError(problems=problems)
+    return found
+
+
+def is_local(recipe: Recipe) -> bool:
+    """Whether the model is a folder on this machine."""
+    folder = Path(recipe.model.id).expanduser()
+    return recipe.model.source is Source.local or (recipe.model.source is Source.auto and folder.is_dir())
+
+
+def _world(recipe: Recipe, stage: str, content: dict[str, list[str]]) -> dict[str, Any]:
+    """What a key sees of the world: content of local files, and how the held-out rows come about."""
+    data = recipe.data
+    source = {k: getattr(data, k) for k in ("id", "config", "revision", "split", "limit")} | {"files": content.get("data.path")}
+    if content.get("data.eval_path"):
+        held_out: dict[str, Any] = {"files": content["data.eval_path"]}
+    elif data.eval_split:
+        held_out = {"id": data.id, "config": data.config, "revision": data.revision, "split": data.eval_split}
+    else:
+        held_out = {"fraction": data.eval_fraction, "seed": recipe.seed, **source}
+    world: dict[str, Any] = {}
+    if stage in ("prepare", "baseline", "train") and content.get("model.id"):
+        world["model files"] = content["model.id"]
+    if stage == "prepare":
+        world["train files"] = content.get("data.path")
+        if "fraction" in held_out and data.eval_fraction:
+            world["held out"] = [data.eval_fraction, recipe.seed]
+    if stage == "baseline" or (stage == "train" and recipe.trainer.eval_steps):
+        world["held out"] = held_out
+    return world

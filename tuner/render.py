@@ -1,0 +1,118 @@
+"""What a person sees in the terminal: errors, plans, tables; plain text or JSON when asked. Light: rich, no torch."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from tuner.errors import TuneError
+from tuner.estimate import Estimate
+from tuner.plan import Plan
+from tuner.runs import read_json
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def print_error(error: TuneError) -> None:
+    """Every problem: what, where, what to do."""
+    for problem in error.problems:
+        err.print(f"[bold red]error[/]: {escape(problem.what)}")
+        if problem.where:
+            err.print(f"  at: {escape(problem.where)}")
+        if problem.fix:
+            err.print(f"  fix: {escape(problem.fix)}")
+    if len(error.problems) > 1:
+        err.print(f"{len(error.problems)} problems")
+
+
+def print_bug(error: Exception) -> None:
+    """A fault of ours: the traceback goes into a file, the person gets one message."""
+    with tempfile.NamedTemporaryFile("w", prefix="tune-bug-", suffix=".txt", delete=False, encoding="utf-8") as stream:
+        stream.write("".join(traceback.format_exception(error)))
+    err.print(f"[bold red]bug[/]: {type(error).__name__}: {escape(str(error))}")
+    err.print(f"  this is a fault of tune, not yours; the details are in {stream.name}, please report them")
+
+
+def print_json(value: Any) -> None:
+    """`value` for a program."""
+    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def print_notes(notes: Sequence[str]) -> None:
+    """What was decided on the person's behalf."""
+    for note in notes:
+        err.print(f"[yellow]note[/]: {escape(note)}")
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "", right: Sequence[int] = ()) -> None:
+    """A table on a terminal, tab-separated lines elsewhere."""
+    if not out.is_terminal:
+        for row in rows:
+            sys.stdout.write("\t".join(row) + "\n")
+        return
+    view = Table(title=title or None, box=None, pad_edge=False, title_justify="left", header_style="bold")
+    for index, column in enumerate(columns):
+        view.add_column(column, justify="right" if index in right else "left", overflow="fold")
+    for row in rows:
+        view.add_row(*(escape(cell) for cell in row))
+    out.print(view)
+
+
+def print_plan(plan: Plan, size: Estimate, *, command: str) -> None:
+    """The plan as `dry_run=true` shows it."""
+    about = "" if size.exact else "≈ "
+    out.print(f"[bold]{escape(plan.name)}[/]  {escape(str(plan.recipe['model']['id']))}  ->  {escape(shorten(plan.folder))}\n")
+    rows = [[s.name, s.key, "done" if s.done else "to do", " ".join(s.needs)] for s in plan.stages]
+    table(["stage", "key", "state", "needs"], rows)
+    facts = {
+        "steps": number(size.steps) + (f" of {plan.recipe['trainer']['batch_size']} rows" if size.steps else ""),
+        "rows": about * (size.rows is not None) + number(size.rows),
+        "tokens": about * (size.tokens is not None) + number(size.tokens) + (" in all epochs" if size.tokens else ""),
+        "trainable": _share(size),
+        "memory": f"≈ {size.memory_bytes / 1e9:.1f} GB" if size.memory_bytes else "unknown until the model is here",
+        "launch": command,
+    }
+    out.print()
+    for name, text in facts.items():
+        out.print(f"{name:<10} {escape(text)}")
+
+
+def print_result(plan: Plan) -> None:
+    """The last thing on the screen: base against tuned on the held-out rows, and where everything is."""
+    path = Path(plan.folder) / "metrics.json"
+    if path.is_file():
+        found = read_json(path)
+        rows = []
+        for name, base in found["base"].items():
+            low, high = found["intervals"][name]
+            tuned = found["tuned"][name]
+            rows.append([name.removeprefix("field/"), f"{base:.3f}", f"{tuned:.3f}", f"{tuned - base:+.3f}", f"{low:+.3f} … {high:+.3f}", found["verdicts"][name]])
+        out.print()
+        table(["held-out rows: " + number(found["rows"]), "base", "tuned", "change", "95 % interval", ""], rows, right=(1, 2, 3, 4))
+    out.print(f"\nreport: {shorten(Path(plan.folder) / 'report.html')}\ntry it: tune try {plan.name}")
+
+
+def _share(size: Estimate) -> str:
+    if not size.trainable or not size.parameters:
+        return "unknown until the model is here"
+    return f"{number(size.trainable)} of {number(size.parameters)} parameters ({size.trainable / size.parameters:.2%})"
+
+
+def number(value: int | None) -> str:
+    """12345678 as 12,345,678; a dash for what is not known."""
+    return "–" if value is None else f"{value:,}"
+
+
+def shorten(path: str | Path) -> str:
+    """A path relative to here where that is shorter."""
+    return str(Path(path).relative_to(Path.cwd())) if Path(path).is_relative_to(Path.cwd()) else str(path)

@@ -1,0 +1,91 @@
+"""From a command line to a Recipe: `compose("quickstart", ["trainer.learning_rate=1e-3"])`. Own pass first, then Hydra, then checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from tuner.errors import Problem, TuneError
+from tuner.registry import kinds, load_extensions
+from tuner.schema.layers import Reading, read_layers
+from tuner.schema.recipe import DEFAULTS, GROUPS, Recipe
+from tuner.schema.source import RecipeSource
+
+# Fills keys that are missing, so that the other rules can still run and every problem is reported in one go.
+PLACEHOLDER = "(not set)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Composed:
+    """A recipe with where each of its values came from."""
+
+    recipe: Recipe
+    reading: Reading
+
+
+Rule = Callable[[Recipe], Iterator[tuple[str, str, str]]]
+
+
+def compose(name: str, overrides: list[str], *, rules: tuple[Rule, ...] = ()) -> Composed:
+    """Compose the recipe `name` with overrides. `rules` yield (key, what, fix) over the composed recipe.
+
+    Raises TuneError (code 2) with every problem of every file, override and rule.
+    """
+    load_extensions()
+    reading = read_layers(name, overrides)
+    config = _hydra(reading)
+    problems = reading.problems
+    for key in sorted(OmegaConf.missing_keys(config)):
+        OmegaConf.update(config, key, PLACEHOLDER)
+        if key.split(".")[0] in reading.unsettled:
+            continue
+        fix = f"set it in the recipe or as `{key}=…`" + (f", or choose an option: `tune ls {key.split('.')[0]}`" if "." in key else "")
+        problems.append(Problem(what=f"`{key}` is not set", where=reading.where(key), fix=fix))
+    try:
+        recipe = OmegaConf.to_object(config)
+    except OmegaConfBaseException as error:
+        raise TuneError(problems=[*problems, Problem(what=_first_line(error), where=name)]) from error
+    assert isinstance(recipe, Recipe)
+    recipe.name = recipe.name or reading.recipes["main"].path.stem
+    for rule in rules:
+        problems += [Problem(what=what, where=reading.where(key), fix=fix) for key, what, fix in rule(recipe)]
+    if problems:
+        raise TuneError(problems=problems)
+    return Composed(recipe=recipe, reading=reading)
+
+
+def _hydra(reading: Reading) -> DictConfig:
+    """Let Hydra compose what the own pass left; a fault that it alone finds is reported as ours are."""
+    _register_schema()
+    RecipeSource.reading = reading
+    loader = ConfigLoaderImpl(config_search_path=create_config_search_path("tune://"))
+    try:
+        config = loader.load_configuration("tune", reading.overrides, run_mode=RunMode.RUN, from_shell=False)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise TuneError(problems=[*reading.problems, Problem(what=_first_line(error))]) from error
+    with open_dict(config):
+        del config["hydra"]
+    return config
+
+
+def _register_schema() -> None:
+    """Puts the dataclasses into Hydra's ConfigStore: the recipe, each variant, and the defaults list that ties them together."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Recipe)
+    for group in GROUPS:
+        for name, cls in kinds(group).items():
+            store.store(group=group, name=name, node=cls)
+    defaults = ["schema", *({group: option} for group, option in DEFAULTS.items()), {"recipe": "main"}, "_self_"]
+    store.store(name="tune", node={"defaults": defaults})
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

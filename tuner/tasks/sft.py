@@ -1,0 +1,156 @@
+"""`task: sft`: supervised fine-tuning on conversations. A row is `{"messages": [{"role": "user", …}, {"role": "assistant", …}]}`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+from torch import nn
+from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+
+from tuner.context import Run
+from tuner.data.audit import audit, gate, statistics
+from tuner.data.chat import TokenRow, end_of_turn, tokenize
+from tuner.data.columns import conversations, shared_system
+from tuner.data.load import Row
+from tuner.data.splits import source_name, split
+from tuner.data.store import TokenRows, write_packs, write_rows
+from tuner.errors import BAD_RECIPE, TuneError
+from tuner.eval.generate import answers, settings
+from tuner.eval.loss import row_losses
+from tuner.eval.scores import Scored
+from tuner.eval.scores import score as score_answer
+from tuner.model import packed
+from tuner.model.adapt import attach, quantization, wrap
+from tuner.model.load import DTYPES, load_base, load_folder, load_tokenizer
+from tuner.runs import write_json
+from tuner.schema.adapter import Full
+from tuner.schema.task import Sft
+from tuner.schema.trainer import Choice
+from tuner.train.trainer import TokenTrainer
+
+
+def tokenizer_of(run: Run) -> PreTrainedTokenizerBase:
+    """The model's tokenizer with its chat template."""
+
+    def make() -> PreTrainedTokenizerBase:
+        tokenizer, origin = load_tokenizer(run.recipe.model, progress=run.tell)
+        if origin.startswith("ChatML"):
+            run.tell(f"chat template: {origin}")
+        return tokenizer
+
+    tokenizer: PreTrainedTokenizerBase = run.keep("tokenizer", make)
+    return tokenizer
+
+
+def prepare(run: Run, rows: list[Row], folder: Path) -> None:
+    """Render, tokenize and mask; audit; write what can teach."""
+    task = _task(run)
+    tokenizer = tokenizer_of(run)
+    shape, messages = conversations(rows, run.recipe.data, name=source_name(run))
+    tokens = list(tokenize(messages, tokenizer, task))
+    found = audit(tokens, tokenizer, end_of_turn=end_of_turn(tokenizer))
+    gate(found, max_length=task.max_length)
+    kept = [row for row in tokens if row.trained.any()]
+    write_rows(folder, kept)
+    if task.packing:
+        write_packs(folder, [len(row.ids) for row in kept], task.max_length)
+    source = {"path": run.recipe.data.path, "id": run.recipe.data.id, "format": run.recipe.data.format.value, "shape": shape.value}
+    facts = {"train": statistics(kept), "eval": {"rows": len(split(run)[1])}, "source": source, "system": shared_system(messages)}
+    write_json(folder / "data.json", facts)
+    write_json(folder / "audit.json", found)
+
+
+def load(run: Run, *, trainable: bool = False, tuned: Path | None = None) -> nn.Module:
+    """The base; or with `trainable` the adapter on it (over a quantised base when asked); or the saved result over a fresh base."""
+    model = run.recipe.model
+    if tuned is not None and isinstance(run.recipe.adapter, Full):
+        return load_folder(tuned, model, run.device)
+    quantised = quantization(run.recipe.adapter, DTYPES[model.dtype]) if trainable else None
+    base = load_base(model, run.device, progress=run.tell, quantization=quantised)
+    if tuned is not None:
+        return attach(base, tuned)
+    return wrap(base, run.recipe.adapter) if trainable else base
+
+
+def trainer(run: Run, model: nn.Module, args: TrainingArguments, prepared: Path, callbacks: list[TrainerCallback]) -> Trainer:
+    """A TokenTrainer, padding-free where the model can and the recipe lets it."""
+    held_out = None
+    if run.recipe.trainer.eval_steps:
+        held_out = run.folder / "validation"
+        write_rows(held_out, [row for row, _ in _held_out(run, split(run)[1])])
+    return TokenTrainer(
+        model=model,
+        args=args,
+        rows=TokenRows(prepared),
+        eval_rows=TokenRows(held_out) if held_out else None,
+        tokenizer=tokenizer_of(run),
+        padding_free=_padding_free(run, model),
+        callbacks=callbacks,
+    )
+
+
+def _padding_free(run: Run, model: nn.Module) -> bool:
+    """Decide, and switch the model's attention. Raises TuneError (code 2) when asked for and not possible."""
+    choice, named = run.recipe.trainer.padding_free, run.recipe.model.attn_implementation
+    if choice is Choice.never:
+        return False
+    causal: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    reason: str | None = f"model.attn_implementation={named} was asked for" if named else None
+    if reason is None:
+        before = causal.config._attn_implementation
+        try:
+            causal.set_attn_implementation(packed.ATTENTION)
+            reason = packed.supported(model)
+        except ValueError as error:
+            reason = str(error).splitlines()[0]
+        if reason is not None:
+            causal.set_attn_implementation(before)
+    if reason is None:
+        return True
+    if choice is Choice.always or _task(run).packing:
+        key = "trainer.padding_free=always" if choice is Choice.always else "task.packing"
+        raise TuneError(f"{key} cannot be had with this model: {reason}", "trainer.padding_free", "leave it on `auto`", code=BAD_RECIPE)
+    run.tell(f"training with padding: {reason}")
+    return False
+
+
+def _held_out(run: Run, rows: list[Row]) -> list[tuple[TokenRow, Scored]]:
+    _, found = conversations(rows, run.recipe.data, name=str(run.recipe.data.eval_path or source_name(run)))
+    found = [m for m in found if m[-1]["role"] == "assistant"][: run.recipe.eval.limit]
+    if not found:
+        raise TuneError("no held-out conversation ends with an assistant message", "data.eval_path", "the last message is what is measured")
+    tokens = tokenize(found, tokenizer_of(run), _task(run))
+    scored = [Scored(prompt=messages[:-1], reference=messages[-1]["content"]) for messages in found]
+    return list(zip(tokens, scored, strict=True))
+
+
+def score(run: Run, model: nn.Module, rows: list[Row]) -> list[Scored]:
+    """Loss of every held-out row, and its generated answer scored."""
+    pairs, tokenizer, wanted = _held_out(run, rows), tokenizer_of(run), run.recipe.eval
+    with run.progress("held-out loss", len(pairs)) as tick:
+        losses = row_losses(model, [tokens for tokens, _ in pairs], tick=tick)
+    scored = [row for _, row in pairs]
+    for row, (loss_sum, count) in zip(scored, losses, strict=True):
+        row.loss_sum, row.tokens = loss_sum, count
+    if wanted.generate:
+        with run.progress("held-out answers", len(pairs)) as tick:
+            prompts = [row.prompt for row in scored]
+            texts = answers(model, tokenizer, prompts, max_new_tokens=wanted.max_new_tokens, batch_size=wanted.batch_size, tick=tick)
+        for row, text in zip(scored, texts, strict=True):
+            row.answer, row.scores = text, score_answer(text, row.reference, wanted.metrics)
+    return scored
+
+
+def save(run: Run, model: Any, folder: Path) -> None:
+    """Weights (the adapter, or all), tokenizer with its chat template, generation settings."""
+    tokenizer = tokenizer_of(run)
+    model.save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
+    settings(tokenizer).save_pretrained(str(folder))
+
+
+def _task(run: Run) -> Sft:
+    assert isinstance(run.recipe.task, Sft)
+    return run.recipe.task

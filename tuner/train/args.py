@@ -1,0 +1,75 @@
+"""A recipe's trainer section as Transformers' TrainingArguments: `arguments(recipe, folder, device, rows=448)`."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from tuner.errors import TuneError
+from tuner.schema.hardware import Hardware
+from tuner.schema.recipe import Recipe
+from tuner.schema.trainer import Precision, Trainer
+
+GPU_MICRO_BATCH = 8
+
+
+def micro_batch(trainer: Trainer, hardware: Hardware, device: torch.device) -> int:
+    """Rows in one forward pass. Raises TuneError (code 2) when they do not divide the global batch."""
+    rows = hardware.micro_batch_size
+    if rows is None:
+        limit = trainer.batch_size if device.type == "cpu" else GPU_MICRO_BATCH
+        return max(n for n in range(1, min(limit, trainer.batch_size) + 1) if trainer.batch_size % n == 0)
+    if trainer.batch_size % rows:
+        what = f"trainer.batch_size={trainer.batch_size} is no multiple of hardware.micro_batch_size={rows}"
+        raise TuneError(what, "hardware.micro_batch_size", "choose a divisor: the global batch is what a recipe promises")
+    return rows
+
+
+def total_steps(trainer: Trainer, rows: int) -> int:
+    """Optimizer steps of the whole training."""
+    return trainer.max_steps or max(1, math.ceil(math.ceil(rows / trainer.batch_size) * trainer.num_train_epochs))
+
+
+def arguments(recipe: Recipe, folder: Path, device: torch.device, *, rows: int) -> TrainingArguments:
+    """TrainingArguments that write checkpoints under `folder`; saving, rotation and progress are our callbacks'."""
+    trainer = recipe.trainer
+    micro = micro_batch(trainer, recipe.hardware, device)
+    steps = total_steps(trainer, rows)
+    extra: dict[str, Any] = {}
+    if trainer.eval_steps:
+        extra = {"eval_strategy": "steps", "eval_steps": trainer.eval_steps, "metric_for_best_model": "eval_loss", "greater_is_better": False}
+    return TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=micro,
+        per_device_eval_batch_size=micro,
+        gradient_accumulation_steps=trainer.batch_size // micro,
+        max_steps=steps,
+        learning_rate=trainer.learning_rate,
+        optim=trainer.optim.value,
+        weight_decay=trainer.weight_decay,
+        adam_beta1=trainer.adam_beta1,
+        adam_beta2=trainer.adam_beta2,
+        max_grad_norm=trainer.max_grad_norm,
+        lr_scheduler_type=trainer.lr_scheduler_type.value,
+        warmup_steps=math.ceil(steps * trainer.warmup_ratio),
+        bf16=trainer.precision is Precision.bf16,
+        fp16=trainer.precision is Precision.fp16,
+        activation_checkpointing=trainer.activation_checkpointing,
+        logging_steps=trainer.logging_steps,
+        logging_nan_inf_filter=False,
+        save_strategy="steps" if trainer.save_steps else "no",
+        save_steps=trainer.save_steps or 500,
+        load_best_model_at_end=False,
+        seed=recipe.seed,
+        use_cpu=device.type == "cpu",
+        report_to=[],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=device.type == "cuda",
+        prediction_loss_only=True,
+        **extra,
+    )

@@ -1,0 +1,152 @@
+"""What happens around a training step: the log, the step line, stopping on signals, on loss gone wrong, and sealing checkpoints."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from tuner.errors import GATE, TuneError
+from tuner.runs import write_text
+from tuner.train.checkpoints import PREFIX, all_checkpoints, rotate, seal, step_of
+
+Report = Callable[[dict[str, float], int, float], None]
+
+
+class Log(TrainerCallback):
+    """Appends each log entry to `train_log.jsonl`, with tokens per second, and tells `report` (entry, total steps, seconds left)."""
+
+    def __init__(self, path: Path, report: Report) -> None:
+        self.path, self.report = path, report
+        self.began = self.last = time.perf_counter()
+        self.first_step: int | None = None
+        self.tokens_before = 0
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Drop entries of steps that were lost with a kill: they are trained, and logged, again."""
+        self.began = self.last = time.perf_counter()
+        self.first_step, self.tokens_before = state.global_step, state.num_input_tokens_seen
+        if self.path.is_file():
+            kept = [line for line in self.path.read_text(encoding="utf-8").splitlines() if _step(line) <= state.global_step]
+            write_text(self.path, "".join(f"{line}\n" for line in kept))
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float] | None = None, **_: Any) -> None:
+        """One line a logged step, one a held-out measurement."""
+        logs = logs or {}
+        if "loss" in logs:
+            now = time.perf_counter()
+            tokens = state.num_input_tokens_seen
+            entry = {"step": state.global_step, "epoch": round(state.epoch or 0.0, 4)} | {k: logs[k] for k in ("loss", "learning_rate", "grad_norm") if k in logs}
+            entry |= {"tokens": tokens, "tokens_per_s": round((tokens - self.tokens_before) / (now - self.last), 1), "time_s": round(now - self.began, 3)}
+            done = state.global_step - (self.first_step or 0)
+            left = (now - self.began) / done * (state.max_steps - state.global_step) if done else math.nan
+            self.last, self.tokens_before = now, tokens
+        elif "eval_loss" in logs:
+            entry, left = {"step": state.global_step, "eval_loss": logs["eval_loss"]}, math.nan
+        else:
+            return
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(entry) + "\n")
+        self.report(entry, state.max_steps, left)
+
+
+def _step(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError):
+        return math.inf
+
+
+class LossGuard(TrainerCallback):
+    """Stops on a loss that is no number or has exploded, before the step can be saved. Raises TuneError (code 3)."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor, self.lowest = factor, math.inf
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """A step that will be saved is looked at first."""
+        control.should_log = control.should_log or control.should_save
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float] | None = None, **_: Any) -> None:
+        """Compare with the lowest loss so far."""
+        if not logs or "loss" not in logs:
+            return
+        loss = logs["loss"]
+        if not math.isfinite(loss) or not math.isfinite(logs.get("grad_norm", 0.0)):
+            self._stop("the loss or its gradient is not a number", args, state)
+        if loss > self.factor * max(self.lowest, 0.05):
+            self._stop(f"the loss has exploded: {loss:.3g}, after {self.lowest:.3g} at its lowest", args, state)
+        self.lowest = min(self.lowest, loss)
+
+    def _stop(self, what: str, args: TrainingArguments, state: TrainerState) -> None:
+        kept = all_checkpoints(Path(args.output_dir or ""))
+        last = f"; the checkpoint of step {step_of(kept[-1])} is kept" if kept else ""
+        fix = f"lower `trainer.learning_rate` (now {args.learning_rate:g}), raise `trainer.warmup_ratio`, or look at the rows"
+        raise TuneError(f"{what}{last}", f"training step {state.global_step}", fix, code=GATE)
+
+
+class Checkpoints(TrainerCallback):
+    """Seals each checkpoint once it is written, notes the best, deletes the old."""
+
+    def __init__(self, keep: int) -> None:
+        self.keep = keep
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Transformers has just written `checkpoint-<step>`."""
+        folder = Path(args.output_dir or "")
+        seal(folder / f"{PREFIX}{state.global_step}")
+        best = folder / f"{PREFIX}{state.best_global_step}" if state.best_global_step else None
+        rotate(folder, keep=self.keep, best=best)
+
+
+class SaveAtBest(TrainerCallback):
+    """Saves at each held-out measurement, so that the best one can be kept; stops after `patience` without improvement."""
+
+    def __init__(self, patience: int | None) -> None:
+        self.patience = patience
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: dict[str, float] | None = None, **_: Any) -> None:
+        """Transformers decides on the best only after this call, so the count of measurements since then is read from the state's history."""
+        control.should_save = True
+        losses = [(e["step"], e["eval_loss"]) for e in state.log_history if "eval_loss" in e]
+        best = min(range(len(losses)), key=lambda i: losses[i][1])
+        if self.patience is not None and len(losses) - 1 - best >= self.patience:
+            control.should_training_stop = True
+
+
+class Interrupt(TrainerCallback):
+    """On SIGINT, SIGTERM or SIGHUP: finish the step, save, stop. `signal_number` says afterwards that it was so."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self.tell = tell
+        self.signal_number: int | None = None
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, self._received)
+
+    def _received(self, number: int, frame: FrameType | None) -> None:
+        if self.signal_number is not None:
+            raise KeyboardInterrupt
+        self.signal_number = number
+        self.tell("stopping after this step; a checkpoint will be saved (once more: stop at once)")
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Between two steps is where a checkpoint is exact."""
+        if self.signal_number is not None and state.global_step < state.max_steps:
+            control.should_save = control.should_training_stop = True
+
+    def release(self) -> None:
+        """Give the signals back."""
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL), (signal.SIGHUP, signal.SIG_DFL)):
+                signal.signal(number, handler)
+
+

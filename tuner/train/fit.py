@@ -1,0 +1,97 @@
+"""One training from start or from the last whole checkpoint to the saved result: `fit(run, task, prepared)`."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import safe_open
+from torch import nn
+from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+
+from tuner import progress
+from tuner.context import Run
+from tuner.data.store import TokenRows
+from tuner.errors import INTERRUPTED
+from tuner.model.adapt import describe
+from tuner.render import number
+from tuner.train.args import arguments
+from tuner.train.callbacks import Checkpoints, Interrupt, Log, LossGuard, SaveAtBest
+from tuner.train.checkpoints import newest, step_of
+from tuner.train.tracking import trackers
+
+
+class Trainable(Protocol):
+    """The part of a task that training needs."""
+
+    def load(self, run: Run, *, trainable: bool) -> nn.Module:
+        """The model to train."""
+
+    def trainer(self, run: Run, model: nn.Module, args: TrainingArguments, prepared: Path, callbacks: list[TrainerCallback]) -> Trainer:
+        """A trainer over the prepared rows."""
+
+    def save(self, run: Run, model: Any, folder: Path) -> None:
+        """Write the result."""
+
+
+class Interrupted(Exception):
+    """A signal stopped training after a checkpoint; `code` is the exit code."""
+
+    def __init__(self, number: int) -> None:
+        self.code = 128 + number if number else INTERRUPTED
+        super().__init__("interrupted")
+
+
+def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
+    """Train and save; returns facts for the stage's marker. Raises TuneError when the loss goes wrong, Interrupted on a signal."""
+    set_seed(run.recipe.seed)
+    torch.use_deterministic_algorithms(run.device.type == "cpu", warn_only=True)
+    model = task.load(run, trainable=True)
+    counts = describe(model)
+    share = counts["trainable"] / counts["parameters"]
+    run.tell(f"training {number(counts['trainable'])} of {number(counts['parameters'])} parameters ({share:.2%}) on {run.device.type}")
+    folder = run.folder / "checkpoints"
+    args = arguments(run.recipe, folder, run.device, rows=len(TokenRows(prepared)))
+    checkpoint = newest(folder, tell=run.tell)
+    if checkpoint:
+        run.tell(f"going on from step {step_of(checkpoint)} of {args.max_steps}")
+    interrupt = Interrupt(run.tell)
+    try:
+        with progress.training(args.max_steps, step_of(checkpoint) if checkpoint else 0) as report:
+            trainer = task.trainer(run, model, args, prepared, _callbacks(run, interrupt, report))
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    finally:
+        interrupt.release()
+    if interrupt.signal_number is not None and trainer.state.global_step < args.max_steps:
+        run.tell(f"stopped at step {trainer.state.global_step}; the same command goes on from here")
+        raise Interrupted(interrupt.signal_number)
+    best = trainer.state.best_global_step if run.recipe.trainer.load_best_model_at_end else None
+    if best and best != trainer.state.global_step:
+        run.tell(f"keeping step {best}, the lowest held-out loss ({trainer.state.best_metric:.4f})")
+        trainer._load_from_checkpoint(str(folder / f"checkpoint-{best}"), model)
+    _save(run, task, model)
+    return {"steps": trainer.state.global_step, "best_step": best, "tokens": trainer.state.num_input_tokens_seen, **counts}
+
+
+def _callbacks(run: Run, interrupt: Interrupt, report: Any) -> list[TrainerCallback]:
+    trainer = run.recipe.trainer
+    found: list[TrainerCallback] = [LossGuard(trainer.max_loss_factor), Log(run.folder / "train_log.jsonl", report), interrupt]
+    if trainer.load_best_model_at_end or trainer.early_stopping_patience:
+        found.append(SaveAtBest(trainer.early_stopping_patience))
+    return [*found, Checkpoints(trainer.save_total_limit), *trackers(run)]
+
+
+def _save(run: Run, task: Trainable, model: Any) -> None:
+    """Write the result beside, check that its weights can be read, then move each file to its place."""
+    beside = run.folder / ".saving"
+    shutil.rmtree(beside, ignore_errors=True)
+    task.save(run, model, beside)
+    for weights in beside.glob("*.safetensors"):
+        with safe_open(str(weights), framework="pt") as tensors:
+            assert tensors.keys()
+    (beside / "README.md").unlink(missing_ok=True)  # PEFT's own card; ours is written with the metrics
+    for path in sorted(beside.iterdir()):
+        path.replace(run.folder / path.name)
+    beside.rmdir()

@@ -1,0 +1,55 @@
+"""Dashboards: `trackers(run)` gives the callbacks for `tracking: wandb | trackio | tensorboard`, with the recipe as the run's configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import TrainerCallback
+
+from tuner.context import Run
+from tuner.errors import ENVIRONMENT, TuneError
+from tuner.registry import load
+from tuner.schema.base import flat
+from tuner.schema.tracking import NoTracking, Tensorboard, Tracker
+
+
+class _Scalars(TrainerCallback):
+    """Sends what training logs to one of three dashboards, through its own client."""
+
+    def __init__(self, send: Any, finish: Any) -> None:
+        self.send, self.finish = send, finish
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        """Numbers of a logged step."""
+        self.send({name: value for name, value in (logs or {}).items() if isinstance(value, int | float)}, state.global_step)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Close the dashboard's run."""
+        self.finish()
+
+
+def trackers(run: Run) -> list[TrainerCallback]:
+    """Callbacks of the chosen dashboard. Raises TuneError (code 4) when its package is missing or refuses to start."""
+    tracking = run.recipe.tracking
+    if isinstance(tracking, NoTracking):
+        return []
+    name = f"{run.plan.name}-{run.folder.name}"
+    try:
+        if isinstance(tracking, Tensorboard):
+            writer = load("torch.utils.tensorboard").SummaryWriter(str(run.folder / "tensorboard"))
+            return [_Scalars(lambda logs, step: [writer.add_scalar(k, v, step) for k, v in logs.items()], writer.close)]
+        assert isinstance(tracking, Tracker)
+        client = load(tracking.kind)
+        # The same id again, so that a resumed run goes on in its old curve.
+        same = {"id": name, "resume": "allow", "dir": str(run.folder)} if tracking.kind == "wandb" else {"resume": "allow"}
+        client.init(project=tracking.project, name=name, config=flat(run.recipe), **same)
+        return [_Scalars(lambda logs, step: client.log(logs, step=step), client.finish)]
+    except ImportError as error:
+        fix = f"pip install 'tuner[{tracking.kind}]', or use tracking=none"
+        raise TuneError(f"tracking={tracking.kind} needs a package that is not installed: {error.name}", "tracking", fix, code=ENVIRONMENT) from error
+    except Exception as error:  # noqa: BLE001 each client has its own exceptions
+        offline = " (WANDB_MODE=offline needs no account)" if tracking.kind == "wandb" else ""
+        fix = f"check your account{offline}, or use tracking=none"
+        raise TuneError(f"{tracking.kind} did not start: {str(error).splitlines()[0]}", "tracking", fix, code=ENVIRONMENT) from error
+
+

@@ -1,0 +1,88 @@
+"""The process that does the work: `python -m tuner.worker plan.json [--only prepare,baseline]`. Reads only the plan; returns the exit code."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+from tuner.errors import BUG, INTERRUPTED, OK, TuneError
+from tuner.plan import Plan, read_plan
+from tuner.registry import load, load_extensions
+from tuner.render import out, print_bug, print_error, print_result
+from tuner.runs import disk_error, lock
+from tuner.worker_env import quiet
+
+FULL_BYTES = 1 << 20
+
+
+def main(argv: list[str]) -> int:
+    """Run a plan's stages under the lock of its folder."""
+    only = tuple(argv[argv.index("--only") + 1].split(",")) if "--only" in argv else ()
+    quiet()
+    try:
+        load_extensions()
+        plan = read_plan(Path(argv[0]))
+        with lock(Path(plan.folder)):
+            plan.write(Path(plan.folder) / "plan.json")
+            return _run(plan, only)
+    except TuneError as error:
+        print_error(error)
+        return error.code
+    except Exception as error:
+        print_bug(error)
+        return BUG
+
+
+def _run(plan: Plan, only: tuple[str, ...]) -> int:
+    began = time.perf_counter()
+    recipe = plan.load_recipe()
+    out.print(f"{plan.name}: {plan.folder}")
+    pipeline = load("tuner.pipeline")
+    device = load("tuner.model.load").pick_device(recipe.hardware)
+    run = load("tuner.context").Run(plan=plan, recipe=recipe, device=device, tell=out.print)
+    out.print(f"libraries loaded in {time.perf_counter() - began:.1f} s")
+    try:
+        pipeline.execute(run, only=only)
+    except load("tuner.train.fit").Interrupted as stop:
+        return int(stop.code)
+    except TuneError:
+        raise
+    except Exception as error:
+        raise _explained(error, Path(plan.folder)) from error
+    print_result(plan)
+    return OK
+
+
+def _explained(error: Exception, folder: Path) -> Exception:
+    """A full disk speaks through many mouths (safetensors and torch have errors of their own): tell by the disk, else leave the error as it is."""
+    if shutil.disk_usage(folder).free < FULL_BYTES:
+        return disk_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), folder)
+    if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EPERM):
+        return disk_error(error, Path(error.filename or folder))
+    return error
+
+
+def _stop_with_parent() -> None:
+    """End as on SIGTERM when the command that started us is gone, so that no orphan holds the run folder."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+if __name__ == "__main__":
+    _stop_with_parent()
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
