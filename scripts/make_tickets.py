@@ -3,7 +3,7 @@
 The wording lives in `tickets.json`, one pool for training and one for evaluation. The two share no clause, product or name, so that a
 good score on eval.jsonl means sentences, things and people that the model has not seen. One row (shortened):
 
-    {"messages": [{"role": "system", "content": "Turn the message into ..."},
+    {"messages": [{"role": "system", "content": "Reply only with JSON: ..."},
                   {"role": "user", "content": "The desk lamp has still not arrived. No rush.\\nThanks, Priya Raman"},
                   {"role": "assistant", "content": "{\\"intent\\": \\"delivery\\", \\"product\\": \\"desk lamp\\", ...}"}]}
 """
@@ -26,12 +26,12 @@ POOLS: dict[str, dict[str, Any]] = json.loads((HERE / "tickets.json").read_text(
 INTENTS = ["refund", "exchange", "repair", "delivery", "billing", "cancel", "question"]
 URGENCIES = ["low", "normal", "high"]
 KEYS = ["intent", "product", "urgency", "customer"]
-SYSTEM = f"Turn the message into JSON with intent ({', '.join(INTENTS)}), product, urgency ({', '.join(URGENCIES)}), customer (name or null)."
-ROWS = {"train": 441, "eval": 126}
+SYSTEM = f"Reply only with JSON: intent ({', '.join(INTENTS)}), product, urgency ({', '.join(URGENCIES)}), customer (name or null)."
+ROWS = {"train": 882, "eval": 126}
 SEEDS = {"train": 1, "eval": 2}
 
 SITUATION = {"delivery": "ordered", "cancel": "ordered", "question": "interested"}  # the others own the thing already
-TYPOS = {"please": "pleas", "the": "teh", "and": "adn", "because": "becuase", "wrong": "worng", "would": "woud", "with": "wiht", "have": "hvae"}
+TYPOS = {"please": "pleas", "the": "teh", "and": "adn", "wrong": "worng", "would": "woud", "with": "wiht", "have": "hvae"}
 SHARED_WORDS = 5  # no run of this many words may stand in both files
 
 Row = dict[str, list[dict[str, str]]]
@@ -52,10 +52,10 @@ def lines(pool: dict[str, Any], intent: str, urgency: str, signed: bool, rng: ra
     core = [rng.choice(pool["problems"][intent])]
     if rng.random() < 0.4:
         core.append(rng.choice(pool["details"][SITUATION.get(intent, "owned")]))
-    cues = [rng.choice(pool["urgency"][urgency])] if urgency != "normal" or rng.random() < 0.6 else []
-    if urgency != "normal" and rng.random() < 0.15:
-        cues.append(rng.choice(pool["urgency"]["normal"]))
-    body = cues + core if rng.random() < 0.25 else core + cues
+    cue = [] if urgency == "normal" else [rng.choice(pool["urgency"][urgency])]
+    core = cue + core if rng.random() < 0.25 else core + cue
+    close = [rng.choice(pool["urgency"]["normal"])] if rng.random() < (0.6 if urgency == "normal" else 0.15) else []
+    body = core + close
     opener = [rng.choice(pool["openers"])] if rng.random() < 0.6 else []
     if not signed:
         return [*opener, " ".join(body)]
@@ -67,6 +67,8 @@ def lines(pool: dict[str, Any], intent: str, urgency: str, signed: bool, rng: ra
 def row(pool: dict[str, Any], intent: str, urgency: str, rng: random.Random) -> Row:
     """One conversation: system, customer message, ticket. A fifth of the messages are typed carelessly."""
     product = rng.choice(pool["products"])
+    if rng.random() < 0.25:
+        product = rng.choice(pool["brands"]) + " " + product
     customer = None
     if rng.random() < 0.7:
         customer = rng.choice(pool["first_names"])
@@ -134,7 +136,7 @@ def separation(train_rows: list[Row], eval_rows: list[Row]) -> list[str]:
         for text in clauses(split):
             if _pattern(text).search(other):
                 shared.append(f"clause of {split} in the other file: {text}")
-        for text in (*pool["products"], *pool["first_names"], *pool["last_names"]):
+        for text in (*pool["brands"], *pool["products"], *pool["first_names"], *pool["last_names"]):
             if re.search(rf"\b{re.escape(text)}\b", other, re.IGNORECASE):
                 shared.append(f"slot value of {split} in the other file: {text}")
     return shared

@@ -36,7 +36,11 @@ def rows(recipe: Recipe) -> Iterator[Finding]:
     data = recipe.data
     if (data.path is None) == (data.id is None):
         what = "no training rows are named" if data.path is None else "both `data.path` and `data.id` are set"
-        yield "data.path", what, "set `data.path` (local file) or `data.id` (Hub dataset), or choose one: `tune ls data`"
+        yield (
+            "data.path" if data.path is None else "data.id",
+            what,
+            "set `data.path` (local file) or `data.id` (Hub dataset), or choose one: `tune ls data`",
+        )
     if data.eval_split and data.id is None:
         yield "data.eval_split", "`data.eval_split` needs a Hub dataset (`data.id`)", "for local files set `data.eval_path`"
     held_out = data.eval_path or data.eval_split or data.eval_fraction
@@ -61,10 +65,8 @@ def precision(recipe: Recipe) -> Iterator[Finding]:
     """Number formats that the device or the adapter cannot take."""
     if recipe.trainer.precision is Precision.fp16 and recipe.hardware.device is Device.cpu:
         yield "trainer.precision", "fp16 training needs a GPU", "use `trainer.precision=bf16`, or another `hardware`"
-    adapter = recipe.adapter
-    if isinstance(adapter, QLora):
-        if recipe.hardware.device is Device.mps:
-            yield "adapter.quant", "bitsandbytes has no kernels for mps", "use `adapter=lora`, or another `hardware`"
+    if isinstance(recipe.adapter, QLora) and recipe.hardware.device is Device.mps:
+        yield "adapter.quant", "bitsandbytes has no kernels for mps", "use `adapter=lora`, or another `hardware`"
 
 
 def packing(recipe: Recipe) -> Iterator[Finding]:

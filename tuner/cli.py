@@ -17,7 +17,13 @@ FLAGS = {
 
 def help_text() -> str:
     """What `tune --help` prints."""
-    lines = ["tune — declarative fine-tuning", "", "  tune recipe=quickstart", "  tune recipe=my.yaml trainer.learning_rate=1e-4 dry_run=true", ""]
+    lines = [
+        "tune — declarative fine-tuning",
+        "",
+        "  tune recipe=quickstart",
+        "  tune recipe=my.yaml trainer.learning_rate=1e-4 dry_run=true",
+        "",
+    ]
     width = max(len(f"{verb} {args}") for verb, (args, _) in VERBS.items())
     lines += ["verbs:", *(f"  tune {f'{verb} {args}':<{width}}  {text}" for verb, (args, text) in VERBS.items())]
     lines += ["", "flags:", *(f"  {flag:<{width + 5}}  {text}" for flag, text in FLAGS.items())]
@@ -53,7 +59,9 @@ def dispatch(args: list[str], *, debug: bool) -> int:
             fix = f"did you mean `tune {guess}`?" if guess else "run a recipe with `tune recipe=NAME`; verbs: `tune --help`"
             raise TuneError(f"unknown verb `{args[0]}`", "", fix)
         if "-h" in args or "--help" in args:
-            sys.stdout.write(f"tune {verb} {VERBS[verb][0]}\n  {VERBS[verb][1]}\n\n{(load(f'tuner.commands.{verb}_').__doc__ or '').strip()}\n")
+            sys.stdout.write(
+                f"tune {verb} {VERBS[verb][0]}\n  {VERBS[verb][1]}\n\n{(load(f'tuner.commands.{verb}_').__doc__ or '').strip()}\n"
+            )
             return 0
         return int(load(f"tuner.commands.{verb}_").main(args))
     except TuneError as error:

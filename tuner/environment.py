@@ -11,7 +11,19 @@ import tuner
 from tuner.registry import load
 from tuner.schema.recipe import Recipe
 
-PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "accelerate", "bitsandbytes", "huggingface_hub", "hydra-core", "omegaconf", "safetensors")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "peft",
+    "trl",
+    "datasets",
+    "accelerate",
+    "bitsandbytes",
+    "huggingface_hub",
+    "hydra-core",
+    "omegaconf",
+    "safetensors",
+)
 
 
 def versions() -> dict[str, str]:
@@ -41,7 +53,11 @@ def snapshot(recipe: Recipe, *, device: Any) -> dict[str, Any]:
         "tuner": tuner.__version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "device": {"type": device.type, "name": name, "threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()},
+        "device": {
+            "type": device.type,
+            "name": name,
+            "threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        },
         "versions": versions(),
         "commits": load("tuner.hub.revisions").commits(recipe),
         "wheel": {"requirement": recipe.model.wheel.requirement, "sha256": recipe.model.wheel.sha256} if recipe.model.wheel else None,

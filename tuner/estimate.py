@@ -148,8 +148,10 @@ def _memory(recipe: Recipe, shape: dict[str, Any], trainable: int, tokens_per_ro
     trained_width = width if full else 4.0
     states = trainable * trained_width * (STATES[recipe.trainer.optim] + (0 if full else 1))
     tokens = (recipe.hardware.micro_batch_size or recipe.trainer.batch_size) * min(tokens_per_row, recipe.task.max_length)
-    # About 16 hidden widths and 4 MLP widths a token and block are kept for the backward pass (https://arxiv.org/abs/2205.05198, without dropout).
-    kept = 2 * shape["hidden_size"] if recipe.trainer.activation_checkpointing else 16 * shape["hidden_size"] + 4 * shape["intermediate_size"]
+    # About 16 hidden widths and 4 MLP widths a token and block are kept for the backward pass (https://arxiv.org/abs/2205.05198).
+    kept = (
+        2 * shape["hidden_size"] if recipe.trainer.activation_checkpointing else 16 * shape["hidden_size"] + 4 * shape["intermediate_size"]
+    )
     activations = tokens * kept * shape["num_hidden_layers"] * 2
     logits = tokens * 0.4 * shape["vocab_size"] * 4
     return int(weights + states + activations + logits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import json
@@ -64,10 +65,8 @@ def hashes(paths: list[Path]) -> list[str]:
             known[str(path)], fresh = entry, True
         result.append(entry["sha256"])
     if fresh:
-        try:
+        with contextlib.suppress(TuneError):  # a cache that cannot be written only costs time
             write_json(store, known)
-        except TuneError:  # a cache that cannot be written only costs time
-            pass
     return result
 
 

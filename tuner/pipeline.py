@@ -16,7 +16,8 @@ from tuner.eval.compare import compare
 from tuner.eval.report import write_report
 from tuner.eval.scores import Scored, summary
 from tuner.hub.card import write_card
-from tuner.hub.push import preflight, publish
+from tuner.hub.preflight import preflight
+from tuner.hub.push import publish
 from tuner.plan import SHARED, Stage
 from tuner.progress import clock
 from tuner.registry import load
@@ -28,10 +29,12 @@ from tuner.train.fit import fit
 def execute(run: Run, *, only: tuple[str, ...] = ()) -> None:
     """Run what is not done, in order; `only` limits it to some stages. Raises TuneError, or Interrupted after a checkpoint."""
     todo = [s for s in run.plan.stages if not s.done and (not only or s.name in only)]
-    if any(s.name == "publish" for s in todo) and (problems := preflight(run.recipe)):
+    names = {s.name for s in todo}
+    if "publish" in names and (problems := preflight(run.recipe)):
         raise TuneError(problems=problems, code=ENVIRONMENT)
     task = cast(Task, load(run.recipe.task.impl))
-    write_json(run.folder / "lock.json", snapshot(run.recipe, device=run.device))
+    if names - set(SHARED):
+        write_json(run.folder / "lock.json", snapshot(run.recipe, device=run.device))
     for stage in todo:
         if stage.name == "publish":
             summarise(run)
@@ -40,7 +43,7 @@ def execute(run: Run, *, only: tuple[str, ...] = ()) -> None:
                 _do(run, task, stage)
         else:
             _do(run, task, stage)
-    if not run.plan.has("publish"):
+    if "publish" not in names and names & {"train", "evaluate"}:
         summarise(run)
 
 

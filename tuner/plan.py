@@ -101,9 +101,7 @@ def make_plan(composed: Composed) -> Plan:
     needs = {name: tuple(n for n in inputs if n not in left_out) for name, inputs in STAGES.items() if name not in left_out}
     keys: dict[str, str] = {}
     for name, inputs in needs.items():
-        values = key_values(recipe, name) | _world(recipe, name, content)
-        material = [name, VERSIONS[name], [keys[i] for i in inputs], values]
-        keys[name] = hashlib.sha256(json.dumps(material, sort_keys=True).encode()).hexdigest()[:12]
+        keys[name] = _key(name, [keys[i] for i in inputs], key_values(recipe, name) | _world(recipe, name, content))
     output = Path(recipe.output_dir).expanduser().absolute()
     folder = output / str(recipe.name) / keys["train"]
     places = {n: output / ".cache" / f"{n}-{keys[n]}" if n in SHARED else folder for n in needs}
@@ -119,6 +117,21 @@ def make_plan(composed: Composed) -> Plan:
         files=files,
         stages=tuple(Stage(name=n, key=keys[n], needs=i, folder=str(places[n])) for n, i in needs.items()),
     )
+
+
+def with_hub(plan: Plan, recipe: Recipe) -> Plan:
+    """The same run, to be published as `recipe.hub` says. No other stage changes, so data and model need not be here any more."""
+    needs = tuple(n for n in STAGES["publish"] if plan.has(n))
+    key = _key("publish", [plan.stage(n).key for n in needs], key_values(recipe, "publish"))
+    publish = Stage(name="publish", key=key, needs=needs, folder=plan.folder)
+    others = tuple(s for s in plan.stages if s.name != "publish")
+    changed = {k for k, v in flat(recipe).items() if v != flat(plan.load_recipe())[k]}
+    origins = {k: "command line" if k in changed else origin for k, origin in plan.origins.items()}
+    return dataclasses.replace(plan, recipe=plain(recipe), origins=origins, stages=(*others, publish))
+
+
+def _key(stage: str, inputs: list[str], values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps([stage, VERSIONS[stage], inputs, values], sort_keys=True).encode()).hexdigest()[:12]
 
 
 def key_values(recipe: Recipe, stage: str) -> dict[str, Any]:

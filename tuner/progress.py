@@ -1,4 +1,4 @@
-"""Progress a person can read: `with bar("held-out answers", 120) as tick: tick(32)` — a bar on a terminal, a line now and then elsewhere."""
+"""Progress a person can read: `with bar("held-out answers", 120) as tick: tick(32)` — a bar on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from tuner.render import out
 
@@ -23,7 +23,7 @@ def bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
 
 @contextmanager
 def training(total: int, done: int) -> Iterator[Callable[[dict[str, float], int, float], None]]:
-    """Yields the report of training: takes a log entry, the total of steps and the seconds left; a line a logged step where no terminal is."""
+    """Yields the report of training: takes a log entry, the total of steps and the seconds left."""
     if not out.is_terminal:
         yield lambda entry, steps, left: out.print(step_line(entry, steps, left))
         return
@@ -61,7 +61,13 @@ def clock(seconds: float) -> str:
 
 
 def _live() -> Progress:
-    columns = TextColumn("{task.description:<17}"), BarColumn(bar_width=30), MofNCompleteColumn(), TextColumn("{task.fields[extra]}"), TimeRemainingColumn()
+    columns = (
+        TextColumn("{task.description:<17}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[extra]}"),
+        TimeRemainingColumn(),
+    )
     return Progress(*columns, console=out)
 
 
@@ -76,11 +82,11 @@ class _Lines:
     def __exit__(self, *_: object) -> None:
         return None
 
-    def add_task(self, label: str, *, total: int, extra: str) -> int:
+    def add_task(self, label: str, *, total: int, extra: str) -> TaskID:
         self.tasks.append((label, total))
-        return len(self.tasks) - 1
+        return TaskID(len(self.tasks) - 1)
 
-    def update(self, task: int, *, completed: float) -> None:
+    def update(self, task: TaskID, *, completed: float) -> None:
         label, total = self.tasks[task]
         if completed >= total or time.monotonic() - self.told >= LINE_EVERY_S:
             self.told = time.monotonic()

@@ -1,4 +1,4 @@
-"""Finds what a name stands for: `kinds("adapter")["lora"]` is a schema class, `load("tuner.tasks.sft")` its implementation, imported on use."""
+"""Finds what a name stands for: `kinds("adapter")["lora"]` is a schema class, `load("tuner.tasks.sft")` the code."""
 
 from __future__ import annotations
 

@@ -54,13 +54,15 @@ def print_notes(notes: Sequence[str]) -> None:
         err.print(f"[yellow]note[/]: {escape(note)}")
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "", right: Sequence[int] = ()) -> None:
-    """A table on a terminal, tab-separated lines elsewhere."""
-    if not out.is_terminal:
+def table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "", right: Sequence[int] = (), aligned: bool = False
+) -> None:
+    """A table on a terminal; elsewhere tab-separated lines, or the same table when `aligned`."""
+    if not out.is_terminal and not aligned:
         for row in rows:
             sys.stdout.write("\t".join(row) + "\n")
         return
-    view = Table(title=title or None, box=None, pad_edge=False, title_justify="left", header_style="bold")
+    view = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
         view.add_column(column, justify="right" if index in right else "left", overflow="fold")
     for row in rows:
@@ -96,9 +98,23 @@ def print_result(plan: Plan) -> None:
         for name, base in found["base"].items():
             low, high = found["intervals"][name]
             tuned = found["tuned"][name]
-            rows.append([name.removeprefix("field/"), f"{base:.3f}", f"{tuned:.3f}", f"{tuned - base:+.3f}", f"{low:+.3f} … {high:+.3f}", found["verdicts"][name]])
+            rows.append(
+                [
+                    name.removeprefix("field/"),
+                    f"{base:.3f}",
+                    f"{tuned:.3f}",
+                    f"{tuned - base:+.3f}",
+                    f"{low:+.3f} … {high:+.3f}",
+                    found["verdicts"][name],
+                ]
+            )
         out.print()
-        table(["held-out rows: " + number(found["rows"]), "base", "tuned", "change", "95 % interval", ""], rows, right=(1, 2, 3, 4))
+        table(
+            ["held-out rows: " + number(found["rows"]), "base", "tuned", "change", "95 % interval", ""],
+            rows,
+            right=(1, 2, 3, 4),
+            aligned=True,
+        )
     out.print(f"\nreport: {shorten(Path(plan.folder) / 'report.html')}\ntry it: tune try {plan.name}")
 
 

@@ -1,4 +1,4 @@
-"""What a run folder says about its run, read once for report, card and table: `read_results(folder).verdict` -> "exact match 0.02 → 0.81 (…)"."""
+"""What a run folder says of its run, for report, card and push: `read_results(folder).verdict` -> "exact match 0.02 → 0.81 (…)"."""
 
 from __future__ import annotations
 
@@ -24,13 +24,17 @@ PATH_KEYS = ("output_dir", "data.path", "data.eval_path", "model.id", "model.cha
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """One measurement, base against tuned. `low` and `high`: 95 % interval of tuned − base, where one was computed."""
+    """One measurement, base against tuned. `low` and `high`: 95 % interval of tuned − base, where one was computed.
+
+    `verdict`: `better`, `worse` or `cannot tell` (the interval holds 0); `not tested` where there is no interval.
+    """
 
     key: str
     base: float | None
     tuned: float | None
     low: float | None = None
     high: float | None = None
+    verdict: str = "not tested"
 
     @property
     def name(self) -> str:
@@ -51,15 +55,6 @@ class Metric:
     def change(self) -> float | None:
         """Tuned − base."""
         return None if self.base is None or self.tuned is None else self.tuned - self.base
-
-    @property
-    def verdict(self) -> str:
-        """`better`, `worse`, `cannot tell` (the interval holds 0), or `not tested` (there is no interval)."""
-        if self.low is None or self.high is None:
-            return "not tested"
-        if self.low <= 0 <= self.high:
-            return "cannot tell"
-        return "better" if (self.low > 0) == self.is_rate else "worse"
 
     @property
     def interval(self) -> str:
@@ -131,14 +126,20 @@ class Results:
         """metrics.json."""
         return self._part("metrics.json")
 
+    @property
+    def num_measured(self) -> int:
+        """Held-out rows that were measured; 0 when nothing was."""
+        return int(self.measured.get("rows", 0))
+
     @cached_property
     def metrics(self) -> list[Metric]:
         """Every measurement: exact match first, single fields after whole answers, loss last; empty when nothing was measured."""
-        base, tuned, intervals = (self.measured.get(k) or {} for k in ("base", "tuned", "intervals"))
+        base, tuned, intervals, verdicts = (self.measured.get(k, {}) for k in ("base", "tuned", "intervals", "verdicts"))
         found = []
         for key in dict.fromkeys([*base, *tuned]):
-            low, high = intervals.get(key) or (None, None)
-            found.append(Metric(key=key, base=base.get(key), tuned=tuned.get(key), low=low, high=high))
+            low, high = intervals.get(key, (None, None))
+            verdict = verdicts.get(key, "not tested")
+            found.append(Metric(key=key, base=base.get(key), tuned=tuned.get(key), low=low, high=high, verdict=verdict))
         return sorted(found, key=lambda m: (m.key in LOWER_IS_BETTER, m.is_field, m.key not in HEADLINES[:1]))
 
     @property

@@ -66,7 +66,7 @@ def mark_done(folder: Path, stage: str, key: str, result: dict[str, Any]) -> Non
 
 @contextlib.contextmanager
 def lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
-    """Hold the folder for this process; the system frees it when the process dies. Raises TuneError (code 4) naming who holds it, or waits."""
+    """Hold the folder for this process; freed when the process dies. Raises TuneError (code 4) naming who holds it, or waits."""
     path = folder / ".lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)

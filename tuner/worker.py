@@ -1,4 +1,4 @@
-"""The process that does the work: `python -m tuner.worker plan.json [--only prepare,baseline]`. Reads only the plan; returns the exit code."""
+"""The process that does the work: `python -m tuner.worker plan.json [--only prepare,… | --check]`. Reads only the plan."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from tuner.errors import BUG, INTERRUPTED, OK, TuneError
 from tuner.plan import Plan, read_plan
 from tuner.registry import load, load_extensions
 from tuner.render import out, print_bug, print_error, print_result
+from tuner.replan import write_recipe
 from tuner.runs import disk_error, lock
 from tuner.worker_env import quiet
 
@@ -28,8 +30,13 @@ def main(argv: list[str]) -> int:
     try:
         load_extensions()
         plan = read_plan(Path(argv[0]))
+        if "--check" in argv:
+            return int(
+                load("tuner.checkup").report(_make_run(plan, tell=_silent if "--json" in argv else out.print), as_json="--json" in argv)
+            )
         with lock(Path(plan.folder)):
             plan.write(Path(plan.folder) / "plan.json")
+            write_recipe(plan)
             return _run(plan, only)
     except TuneError as error:
         print_error(error)
@@ -41,11 +48,9 @@ def main(argv: list[str]) -> int:
 
 def _run(plan: Plan, only: tuple[str, ...]) -> int:
     began = time.perf_counter()
-    recipe = plan.load_recipe()
     out.print(f"{plan.name}: {plan.folder}")
     pipeline = load("tuner.pipeline")
-    device = load("tuner.model.load").pick_device(recipe.hardware)
-    run = load("tuner.context").Run(plan=plan, recipe=recipe, device=device, tell=out.print)
+    run = _make_run(plan, tell=out.print)
     out.print(f"libraries loaded in {time.perf_counter() - began:.1f} s")
     try:
         pipeline.execute(run, only=only)
@@ -59,8 +64,18 @@ def _run(plan: Plan, only: tuple[str, ...]) -> int:
     return OK
 
 
+def _make_run(plan: Plan, *, tell: Any) -> Any:
+    recipe = plan.load_recipe()
+    device = load("tuner.model.load").pick_device(recipe.hardware)
+    return load("tuner.context").Run(plan=plan, recipe=recipe, device=device, tell=tell)
+
+
+def _silent(_: str) -> None:
+    return None
+
+
 def _explained(error: Exception, folder: Path) -> Exception:
-    """A full disk speaks through many mouths (safetensors and torch have errors of their own): tell by the disk, else leave the error as it is."""
+    """A full disk has many errors (safetensors and torch have their own): tell by the disk, else leave it as it is."""
     if shutil.disk_usage(folder).free < FULL_BYTES:
         return disk_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), folder)
     if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EPERM):

@@ -1,4 +1,4 @@
-"""The flattened CPU path against transformers' own loss, one padded row at a time: same loss, same gradients, nothing leaks between rows."""
+"""The flattened CPU path against transformers' own loss, row by padded row: same loss, same gradients, nothing leaks between rows."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ ROWS: list[dict[str, list[int]]] = [
     {"input_ids": [20], "labels": [20]},
     {"input_ids": list(range(100, 137)), "labels": [-100, *range(101, 120), *([-100] * 7), *range(127, 137)]},
 ]
+PROMPT_TUNING = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
 NUM_ITEMS = sum(label != -100 for row in ROWS for label in row["labels"][1:])
 
 
@@ -73,7 +74,8 @@ def test_lora_loss_and_gradients_equal_those_of_transformers() -> None:
     assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
     found = gradients(fast, loss)
     assert_same(found, gradients(plain, expected))
-    assert len(found) == 3 * 7 * 2 and all("lora_" in name for name in found), "only the adapter moves, and all of it"
+    assert len(found) == 3 * 7 * 2
+    assert all("lora_" in name for name in found), "only the adapter moves, and all of it"
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -136,7 +138,8 @@ def test_flatten_keeps_rows_apart() -> None:
     batch = packed.flatten(ROWS[:2])
     assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 4, 5, 6, 0, 1, 2]]
     assert batch["labels"].tolist() == [[-100, -100, -100, 8, 9, 10, 11, -100, 51, 52]], "50 is not predicted from 11"
-    assert batch["cu_seq_lens_q"].tolist() == [0, 7, 10] and batch["max_length_k"] == 7
+    assert batch["cu_seq_lens_q"].tolist() == [0, 7, 10]
+    assert batch["max_length_k"] == 7
 
 
 @pytest.mark.parametrize("beams", [1, 3])
@@ -157,7 +160,7 @@ def test_generation_equals_sdpa(beams: int) -> None:
         (lambda: tiny(packed.ATTENTION, final_logit_softcapping=30.0), "caps its logits"),
         (lambda: tiny(packed.ATTENTION, sliding_window=128), "sliding window"),
         (lambda: get_peft_model(tiny(packed.ATTENTION, tied=False), LoraConfig(target_modules=["lm_head"])), "its head is"),
-        (lambda: get_peft_model(tiny(packed.ATTENTION), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)), "prepends tokens"),
+        (lambda: get_peft_model(tiny(packed.ATTENTION), PROMPT_TUNING), "prepends tokens"),
         (lambda: nn.Sequential(tiny(packed.ATTENTION)), "wrapped in Sequential"),
     ],
 )

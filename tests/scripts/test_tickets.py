@@ -16,7 +16,8 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "make_tickets.py"
 
 def _load() -> ModuleType:
     spec = importlib.util.spec_from_file_location("make_tickets", SCRIPT)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -74,7 +75,9 @@ def test_every_answer_is_in_the_message(split: str) -> None:
     for row, answer in zip(committed(split), answers(split), strict=True):
         system, user, assistant = row["messages"]
         assert [system["role"], user["role"], assistant["role"]] == ["system", "user", "assistant"]
-        assert assistant["content"] == json.dumps(answer) and list(answer) == tickets.KEYS
-        assert answer["intent"] in system["content"] and answer["urgency"] in system["content"]
+        assert assistant["content"] == json.dumps(answer)
+        assert list(answer) == tickets.KEYS
+        assert answer["intent"] in system["content"]
+        assert answer["urgency"] in system["content"]
         assert user["content"].count(answer["product"]) == 1
         assert answer["customer"] is None or user["content"].count(answer["customer"]) == 1

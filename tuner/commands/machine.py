@@ -103,8 +103,7 @@ def disk() -> Iterator[Finding]:
 
 def hub() -> Iterator[Finding]:
     """Whether the Hub answers, and whether a token is there and valid. The token itself is never shown."""
-    from huggingface_hub import constants, get_token
-    from huggingface_hub.utils._http import get_session
+    from huggingface_hub import constants, get_session, get_token
 
     if constants.is_offline_mode():
         yield Finding(check="hub", status="ok", what="offline, as HF_HUB_OFFLINE says: models and data come from caches and local files")

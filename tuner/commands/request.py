@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from tuner.checks import RULES
 from tuner.errors import TuneError, nearest
 from tuner.plan import Plan, make_plan
+from tuner.registry import load
 from tuner.render import print_notes
 from tuner.schema.compose import Composed, compose
 from tuner.schema.documents import list_recipes
@@ -71,7 +72,5 @@ def planned(request: Request) -> Plan:
     found = composed(request)
     print_notes(found.reading.notes)
     if "refresh" in request.switches:
-        from tuner.hub.revisions import resolve
-
-        resolve(found.recipe)
+        load("tuner.hub.revisions").resolve(found.recipe)
     return make_plan(found)

@@ -1,4 +1,4 @@
-"""`tune recipe=R [key=value …]`: compose, freeze into a plan, and hand it to the launcher. The same command again goes on, or does nothing."""
+"""`tune recipe=R [key=value …]`: compose, freeze into a plan, hand it to the launcher. Again: goes on, or does nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tuner.commands.request import parse, planned
 from tuner.estimate import estimate
 from tuner.plan import Plan
 from tuner.registry import load
-from tuner.render import out, print_json, print_plan, shorten
+from tuner.render import out, print_json, print_plan, print_result, shorten
 
 
 def main(args: list[str]) -> int:
@@ -24,12 +24,15 @@ def main(args: list[str]) -> int:
         size = estimate(plan)
         if request.json:
             states = {s.name: {"key": s.key, "done": s.done, "needs": s.needs} for s in plan.stages}
-            print_json({"name": plan.name, "folder": plan.folder, "stages": states, "estimate": dataclasses.asdict(size), "command": command})
+            print_json(
+                {"name": plan.name, "folder": plan.folder, "stages": states, "estimate": dataclasses.asdict(size), "command": command}
+            )
         else:
             print_plan(plan, size, command=shlex.join(command))
         return 0
     if plan.done:
         out.print(f"nothing to do: {plan.name} is finished in {shorten(plan.folder)}")
+        print_result(plan)
         return 0
     plan.write(path)
     return int(launcher.submit(command))

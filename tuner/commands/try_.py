@@ -1,8 +1,8 @@
-"""`tune try RUN [PROMPT]` sets base against tuned, `tune try MODEL [PROMPT]` talks to any model: an option of `tune ls model`, a Hub id, a folder.
+"""`tune try RUN [PROMPT]` sets base against tuned, `tune try MODEL [PROMPT]` talks to any model (option, Hub id, folder).
 
-    tune try smollm2-135m "What is the capital of France?"
-    tune try quickstart                        a conversation; an empty line ends it
-    tune try quickstart "My kettle broke" system="…" max_new_tokens=64 --json
+tune try smollm2-135m "What is the capital of France?"
+tune try quickstart                        a conversation; an empty line ends it
+tune try quickstart "My kettle broke" system="…" max_new_tokens=64 --json
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,13 @@ from transformers import PreTrainedTokenizerBase
 from tuner.data.chat import TokenRow
 from tuner.errors import GATE, Problem, TuneError
 
-BINS = (32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+BINS = tuple(2**power for power in range(5, 31))
 
 
 def audit(rows: list[TokenRow], tokenizer: PreTrainedTokenizerBase, *, end_of_turn: str) -> dict[str, Any]:
     """Counts over all rows and one decoded sample, as `audit.json` holds them."""
     tokens = sum(len(r.ids) for r in rows)
     supervised = sum(int(r.trained.sum()) for r in rows)
-    ends = set(tokenizer(end_of_turn, add_special_tokens=False)["input_ids"]) if end_of_turn else set()
     sample = next((r for r in rows if r.trained.any() and not r.truncated), rows[0])
     return {
         "rows": len(rows),
@@ -27,7 +27,7 @@ def audit(rows: list[TokenRow], tokenizer: PreTrainedTokenizerBase, *, end_of_tu
         "rows_fully_masked": sum(not r.trained.any() for r in rows),
         "rows_truncated": sum(r.truncated for r in rows),
         "end_of_turn": end_of_turn,
-        "end_of_turn_trained": any(int(i) in ends for r in rows for i in r.ids[r.trained][-8:]),
+        "end_of_turn_trained": bool(end_of_turn) and any(end_of_turn in str(tokenizer.decode(r.ids[r.trained].tolist())) for r in rows),
         "sample": segments(sample, tokenizer),
     }
 
@@ -35,7 +35,7 @@ def audit(rows: list[TokenRow], tokenizer: PreTrainedTokenizerBase, *, end_of_tu
 def segments(row: TokenRow, tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
     """The row as runs of text, trained and untrained told apart."""
     edges = [0, *(np.flatnonzero(np.diff(row.trained)) + 1).tolist(), len(row.ids)]
-    pairs = [(a, b) for a, b in zip(edges, edges[1:], strict=False) if b > a]
+    pairs = [(a, b) for a, b in pairwise(edges) if b > a]
     return [{"text": str(tokenizer.decode(row.ids[a:b].tolist())), "trained": bool(row.trained[a])} for a, b in pairs]
 
 
@@ -61,7 +61,7 @@ def statistics(rows: list[TokenRow]) -> dict[str, Any]:
     """Row count, tokens and lengths, as `data.json` holds them."""
     lengths = np.asarray([len(r.ids) for r in rows])
     counts = {bound: int(((lengths <= bound) & (lengths > low)).sum()) for low, bound in zip((0, *BINS), BINS, strict=False)}
-    longest = max((b for b, n in counts.items() if n), default=BINS[-1])
+    longest = max(b for b, n in counts.items() if n)
     return {
         "rows": len(rows),
         "tokens": int(lengths.sum()),

@@ -44,9 +44,11 @@ def render(messages: Messages, tokenizer: PreTrainedTokenizerBase, *, prompt: bo
     """
     try:
         return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt))
-    except TemplateError as error:
+    except (TemplateError, TypeError) as error:
         roles = [m["role"] for m in messages]
-        raise TuneError(f"the chat template refuses a conversation of {roles}: {error}", "data", "mend the roles, or set `model.chat_template`") from error
+        raise TuneError(
+            f"the chat template refuses a conversation of {roles}: {error}", "data", "mend the roles, or set `model.chat_template`"
+        ) from error
 
 
 def spans(messages: Messages, text: str, tokenizer: PreTrainedTokenizerBase, loss_on: LossOn) -> Iterator[tuple[int, int]]:
@@ -56,12 +58,20 @@ def spans(messages: Messages, text: str, tokenizer: PreTrainedTokenizerBase, los
         return
     turns = [i for i, m in enumerate(messages) if m["role"] == "assistant"]
     for index in turns[-1:] if loss_on is LossOn.last_assistant else turns:
-        start = render(messages[:index], tokenizer, prompt=True) if index else ""
         end = render(messages[: index + 1], tokenizer)
+        start = render(messages[:index], tokenizer, prompt=True) if index else _opening(messages[0], end, tokenizer)
         if not (text.startswith(end) and end.startswith(start)):
             fix = "use `task.loss_on=last_assistant` or `all`, or a `model.chat_template` that appends turns"
-            raise TuneError("the chat template rewrites earlier turns, so the assistant's text cannot be told apart", "model.chat_template", fix)
+            raise TuneError(
+                "the chat template rewrites earlier turns, so the assistant's text cannot be told apart", "model.chat_template", fix
+            )
         yield len(start), len(end.rstrip())
+
+
+def _opening(first: dict[str, str], end: str, tokenizer: PreTrainedTokenizerBase) -> str:
+    """What the template writes before a conversation's first text when that is the assistant's; `end` is that turn rendered."""
+    prompt = render([first], tokenizer, prompt=True).removeprefix(end)
+    return end[: end.index(prompt) + len(prompt)] if prompt in end else ""
 
 
 def tokenize(conversations: list[Messages], tokenizer: PreTrainedTokenizerBase, task: Sft) -> Iterator[TokenRow]:
@@ -71,7 +81,9 @@ def tokenize(conversations: list[Messages], tokenizer: PreTrainedTokenizerBase, 
         texts = [render(messages, tokenizer) for messages in batch]
         encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False)
         for row, messages in enumerate(batch):
-            yield _mask(encoded["input_ids"][row], encoded["offset_mapping"][row], spans(messages, texts[row], tokenizer, task.loss_on), task)
+            yield _mask(
+                encoded["input_ids"][row], encoded["offset_mapping"][row], spans(messages, texts[row], tokenizer, task.loss_on), task
+            )
 
 
 def _mask(ids: list[int], offsets: list[tuple[int, int]], ranges: Iterator[tuple[int, int]], task: Sft) -> TokenRow:

@@ -22,7 +22,14 @@ NEEDS: dict[RowShape, tuple[str, ...]] = {
     RowShape.prompt_completion: ("prompt", "completion"),
     RowShape.question_answer: ("question", "answer"),
 }
-_ROLES = {"human": "user", "gpt": "assistant", "function_call": "assistant", "observation": "tool", "bot": "assistant", "model": "assistant"}
+_ROLES = {
+    "human": "user",
+    "gpt": "assistant",
+    "function_call": "assistant",
+    "observation": "tool",
+    "bot": "assistant",
+    "model": "assistant",
+}
 
 
 def recognise(row: Row, data: Data) -> RowShape:
@@ -41,7 +48,7 @@ def recognise(row: Row, data: Data) -> RowShape:
 
 
 def conversations(rows: list[Row], data: Data, *, name: str) -> tuple[RowShape, list[Messages]]:
-    """All rows as messages. `name` (the file or dataset) goes into errors. Raises TuneError (code 2) naming the first row that does not fit."""
+    """All rows as messages. `name` goes into errors. Raises TuneError (code 2) naming the first row that does not fit."""
     shape = recognise(rows[0], data)
     convert = _CONVERTERS[shape]
     result = []
@@ -52,10 +59,10 @@ def conversations(rows: list[Row], data: Data, *, name: str) -> tuple[RowShape, 
         except (KeyError, TypeError, AttributeError) as error:
             what = f"row {index} is not laid out as {shape} like the first: {type(error).__name__}: {error}"
             raise TuneError(what, name, f"its columns: {sorted(row)}; mend or remove it") from error
-        if data.system and (not messages or messages[0]["role"] != "system"):
+        if not messages:
+            raise TuneError(f"row {index} has an empty conversation", name, "mend or remove it")
+        if data.system and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": data.system}, *messages]
-        if not messages or any(m["content"] is None for m in messages):
-            raise TuneError(f"row {index} has an empty conversation or a message without content", name, "mend or remove it")
         result.append(messages)
     return shape, result
 

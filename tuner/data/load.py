@@ -50,6 +50,8 @@ def _json_array(path: Path) -> Iterator[Row]:
     if text.lstrip()[:1] == "{" and text.count("\n") > 1 and text.lstrip().splitlines()[0].rstrip().endswith("}"):
         yield from _json_lines(path)  # JSON lines under the name .json
         return
+    if not text.strip():
+        return
     values = _parse(text, path, 1)
     if isinstance(values, dict):
         lists = [v for v in values.values() if isinstance(v, list)]
@@ -74,6 +76,7 @@ def _row(value: Any, where: str) -> Row:
 
 
 def _separated(delimiter: str, path: Path) -> Iterator[Row]:
+    csv.field_size_limit(2**31 - 1)  # a document may be longer than the standard library's 128 KiB
     with path.open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.DictReader(stream, delimiter=delimiter)
         for row in reader:
@@ -92,8 +95,12 @@ def _tsv(path: Path) -> Iterator[Row]:
 
 
 def _parquet(path: Path) -> Iterator[Row]:
-    parquet = load("pyarrow.parquet")
-    return iter(parquet.read_table(path).to_pylist())
+    pyarrow = load("pyarrow")
+    try:
+        return iter(load("pyarrow.parquet").read_table(path).to_pylist())
+    except pyarrow.ArrowException as error:
+        what = str(error).splitlines()[0]
+        raise TuneError(f"cannot be read as Parquet: {what}", str(path), "write it again, or set `data.format`") from error
 
 
 _READERS = {"jsonl": _json_lines, "json": _json_array, "csv": _csv, "tsv": _tsv, "parquet": _parquet}

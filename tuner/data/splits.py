@@ -1,4 +1,4 @@
-"""Training rows and held-out rows of a run: from files, from Hub splits, or by holding out a seeded share. `split(run)` -> (train, held out)."""
+"""Training rows and held-out rows of a run: from files, Hub splits, or a seeded share. `split(run)` -> (train, held out)."""
 
 from __future__ import annotations
 

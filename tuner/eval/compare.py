@@ -27,10 +27,20 @@ def compare(base: list[Scored], tuned: list[Scored], *, samples: int, seed: int)
         if name in LOWER_IS_BETTER:
             differences = _loss(tuned, draws, name) - _loss(base, draws, name)
         else:
-            pairs = [(a.scores[name], b.scores[name]) if name in a.scores else (math.nan, math.nan) for a, b in zip(base, tuned, strict=True)]
-            differences = np.nanmean(np.asarray([b - a for a, b in pairs])[draws], axis=1)
+            pairs = [
+                (a.scores[name], b.scores[name]) if name in a.scores else (math.nan, math.nan) for a, b in zip(base, tuned, strict=True)
+            ]
+            drawn = np.asarray([b - a for a, b in pairs])[draws]
+            there = (~np.isnan(drawn)).sum(1)  # a resample may hold no row that has this score
+            differences = np.nansum(drawn, axis=1)[there > 0] / there[there > 0]
         intervals[name] = [round(float(v), 6) for v in np.percentile(differences, [2.5, 97.5])]
-    return {"base": before, "tuned": after, "intervals": intervals, "verdicts": {n: verdict(n, i) for n, i in intervals.items()}, "rows": rows}
+    return {
+        "base": before,
+        "tuned": after,
+        "intervals": intervals,
+        "verdicts": {n: verdict(n, i) for n, i in intervals.items()},
+        "rows": rows,
+    }
 
 
 def _loss(rows: list[Scored], draws: NDArray[np.int64], name: str) -> NDArray[np.float64]:

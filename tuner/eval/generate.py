@@ -22,7 +22,9 @@ def stop_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 def settings(tokenizer: PreTrainedTokenizerBase, *, max_new_tokens: int | None = None) -> GenerationConfig:
     """Greedy decoding that stops where the template ends a turn; saved with the result, so that whoever serves it does the same."""
     pad = tokenizer.pad_token_id
-    return GenerationConfig(do_sample=False, eos_token_id=stop_ids(tokenizer), pad_token_id=pad, max_new_tokens=max_new_tokens, use_cache=True)
+    return GenerationConfig(
+        do_sample=False, eos_token_id=stop_ids(tokenizer), pad_token_id=pad, max_new_tokens=max_new_tokens, use_cache=True
+    )
 
 
 @torch.inference_mode()

@@ -15,7 +15,7 @@ TOKENS_PER_BATCH = 2048
 
 @torch.inference_mode()
 def row_losses(model: Any, rows: list[TokenRow], *, tick: Callable[[int], None] = lambda done: None) -> list[tuple[float, int]]:
-    """Cross-entropy in nats of every trained token, padded on the right in batches of like length. Logits are made for trained positions only."""
+    """Cross-entropy in nats of every trained token, in padded batches of like length. Only trained positions pass the head."""
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i].ids))
     found: list[tuple[float, int]] = [(0.0, 0)] * len(rows)
     first = 0

@@ -37,7 +37,7 @@ def write_report(folder: Path) -> Path:
     run = read_results(folder)
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     page = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    page.filters |= {"figure": figure, "number": "{:,}".format, "duration": duration, "value": as_text, "percent": lambda share: f"{100 * share:.1f} %"}
+    page.filters |= {"figure": figure, "duration": duration, "number": "{:,}".format, "percent": "{:.1%}".format, "value": as_text}
     train, validation, rates = read_log(folder / "train_log.jsonl")
     context = {
         "run": run,
@@ -72,7 +72,7 @@ def read_log(path: Path) -> tuple[list[tuple[float, float]], list[tuple[float, f
 def examples(run: Results) -> list[dict[str, Any]]:
     """Held-out rows for show, evenly spaced over the set so that nobody chose them: the question and three answers to it."""
     path = run.eval_rows
-    if path is None or not run.recipe.eval.examples:
+    if path is None or not (run.recipe.eval.generate and run.recipe.eval.examples):
         return []
     rows = sum(1 for _ in json_lines(path))
     shown = min(run.recipe.eval.examples, rows)
@@ -88,27 +88,40 @@ def examples(run: Results) -> list[dict[str, Any]]:
 
 def tally(run: Results) -> dict[str, int]:
     """Over all held-out rows: how many answers training put right, spoiled, or left right or wrong."""
-    counts = {"put right": 0, "right before and after": 0, "wrong before and after": 0, "spoiled": 0}
-    names = {(False, True): "put right", (True, True): "right before and after", (False, False): "wrong before and after", (True, False): "spoiled"}
+    names = {
+        (False, True): "put right",
+        (True, True): "right before and after",
+        (False, False): "wrong before and after",
+        (True, False): "spoiled",
+    }
+    counts = dict.fromkeys(names.values(), 0)
     for row in json_lines(run.eval_rows) if run.eval_rows else ():
-        scores = [(row.get(f"{who}_scores") or {}).get("exact_match") for who in ("base", "tuned")]
-        if None not in scores:
-            counts[names[scores[0] >= 1, scores[1] >= 1]] += 1
+        if "exact_match" in row["base_scores"]:
+            counts[names[row["base_scores"]["exact_match"] == 1, row["tuned_scores"]["exact_match"] == 1]] += 1
     return {name: count for name, count in counts.items() if count or name == "spoiled"} if any(counts.values()) else {}
 
 
 def answer(text: str, reference: str) -> dict[str, Any]:
     """An answer beside its reference: JSON field by field, each `same`, `wrong`, `missing` or `extra`; anything else as plain text."""
     expected, given = parse_object(reference), parse_object(text)
-    note = {"text": shorten(text), "fields": [], "is_json": given is not None, "wants_json": expected is not None, "same": text.strip() == reference.strip()}
-    if expected is None or given is None:
-        return note
-    for name in dict.fromkeys([*expected, *given]):
-        state = "missing" if name not in given else "extra" if name not in expected else "same" if given[name] == expected[name] else "wrong"
+    fields = compare_fields(expected, given) if expected is not None and given is not None else []
+    same = all(f["state"] == "same" for f in fields) if fields else text.strip() == reference.strip()
+    return {"text": shorten(text), "fields": fields, "same": same, "is_no_json": expected is not None and given is None}
+
+
+def compare_fields(expected: dict[str, Any], given: dict[str, Any]) -> list[dict[str, str]]:
+    """Every field of both objects, in the reference's order."""
+    fields = []
+    for name in [*expected, *(n for n in given if n not in expected)]:
+        if name not in given:
+            state = "missing"
+        elif name not in expected:
+            state = "extra"
+        else:
+            state = "same" if given[name] == expected[name] else "wrong"
         value = json.dumps((given if name in given else expected)[name], ensure_ascii=False)
-        note["fields"].append({"name": name, "value": shorten(value, most=300), "state": state})
-    note["same"] = all(f["state"] == "same" for f in note["fields"])
-    return note
+        fields.append({"name": name, "value": shorten(value, most=300), "state": state})
+    return fields
 
 
 def parse_object(text: str) -> dict[str, Any] | None:
@@ -154,11 +167,11 @@ def nested(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def environment(lock: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """lock.json as lines of a table: `("versions torch", "2.13.0")`."""
+    """lock.json as lines of a table: `("torch", "2.13.0")`, `("device name", "…")`."""
     for key, value in lock.items():
-        name = f"{prefix} {key}".strip().replace("_", " ")
+        name = f"{prefix} {key}".strip()
         if isinstance(value, dict):
-            yield from environment(value, name)
+            yield from environment(value, "" if key == "versions" else name)
         elif value is not None:
             yield name, as_text(value)
 

@@ -32,18 +32,34 @@ def score(answer: str, reference: str, metrics: list[str]) -> dict[str, float]:
         found["valid_json"] = float(isinstance(got, dict | list))
         if isinstance(want, dict):
             fields = got if isinstance(got, dict) else {}
-            found |= {f"field/{name}": float(name in fields and fields[name] == value) for name, value in want.items()}
+            found |= {f"field/{name}": float(name in fields and _same(fields[name], value)) for name, value in want.items()}
     if "exact_match" in metrics:
-        same_value = want is not MISSING and got is not MISSING and got == want
+        same_value = want is not MISSING and got is not MISSING and _same(got, want)
         found["exact_match"] = float(answer.strip() == reference.strip() or same_value)
     return found
 
 
 def _parse(text: str) -> Any:
     try:
-        return json.loads(text)
-    except ValueError:
+        return json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError):
         return MISSING
+
+
+def _refuse(constant: str) -> Any:
+    """Python reads NaN and Infinity, JSON has neither."""
+    raise ValueError(constant)
+
+
+def _same(got: Any, want: Any) -> bool:
+    """Equal as JSON: numbers by value, but `true` is not 1."""
+    if isinstance(got, bool) or isinstance(want, bool):
+        return got is want
+    if isinstance(got, dict) and isinstance(want, dict):
+        return got.keys() == want.keys() and all(_same(got[k], want[k]) for k in want)
+    if isinstance(got, list) and isinstance(want, list):
+        return len(got) == len(want) and all(map(_same, got, want))
+    return bool(got == want)
 
 
 def summary(rows: list[Scored]) -> dict[str, float]:

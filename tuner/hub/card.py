@@ -6,6 +6,8 @@ files by name, never by path.
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import jinja2
@@ -25,7 +27,7 @@ def write_card(folder: Path) -> Path:
     run = read_results(folder)
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     # A card is Markdown: it is not escaped as HTML, and holds no text that a model or a data row wrote.
-    page = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)  # noqa: S701
+    page = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
     page.filters |= {"figure": figure, "duration": duration, "number": "{:,}".format}
     body = page.get_template("card.md.jinja").render(
         run=run,
@@ -38,9 +40,11 @@ def write_card(folder: Path) -> Path:
         files=sorted({Path(f).name for f in run.plan.files.get("data.path", [])}),
         recipe=yaml.safe_dump(recipe_block(run), sort_keys=False, allow_unicode=True, width=100).strip(),
         final_loss=final_loss(folder),
+        system=json.dumps(run.data.get("system"), ensure_ascii=False) if run.data.get("system") else "",
         few=FEW_ROWS,
     )
-    card = ModelCard(f"---\n{metadata(run).to_yaml()}\n---\n\n{body}")
+    tidy = re.sub(r"\n{3,}", "\n\n", body).strip()
+    card = ModelCard(f"---\n{metadata(run).to_yaml()}\n---\n\n{tidy}\n")
     path = folder / "README.md"
     write_text(path, str(card))
     return path

@@ -50,7 +50,7 @@ def wrap(base: PreTrainedModel, adapter: Adapter) -> PreTrainedModel | PeftModel
     )
     base.requires_grad_(False)
     try:
-        return get_peft_model(base, config)  # type: ignore[arg-type]
+        return get_peft_model(base, config)
     except ValueError as error:
         names = sorted({name.rpartition(".")[2] for name, module in base.named_modules() if isinstance(module, torch.nn.Linear)})
         what = f"the adapter does not fit the model: {str(error).splitlines()[0]}"

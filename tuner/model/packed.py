@@ -39,7 +39,7 @@ _UNSUPPORTED_SETTINGS = {
 
 
 def register() -> None:
-    """Makes `attn_implementation="varlen_sdpa"` known to transformers. Without `cu_seq_lens_q` it is plain `sdpa`, so `generate()` works."""
+    """Makes `attn_implementation="varlen_sdpa"` known to transformers. Without `cu_seq_lens_q` it is `sdpa`, so `generate()` works."""
     AttentionInterface.register(ATTENTION, _attention)
     AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
@@ -15,12 +15,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tuner.errors import Problem, TuneError
 from tuner.registry import kinds, load_extensions
+from tuner.schema.base import flat
 from tuner.schema.layers import Reading, read_layers
 from tuner.schema.recipe import DEFAULTS, GROUPS, Recipe
 from tuner.schema.source import RecipeSource
+from tuner.schema.walk import all_keys, check_range, type_name
 
 # Fills keys that are missing, so that the other rules can still run and every problem is reported in one go.
-PLACEHOLDER = "(not set)"
+PLACEHOLDERS = {"str": "(not set)", "int": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +45,13 @@ def compose(name: str, overrides: list[str], *, rules: tuple[Rule, ...] = ()) ->
     reading = read_layers(name, overrides)
     config = _hydra(reading)
     problems = reading.problems
-    for key in sorted(OmegaConf.missing_keys(config)):
-        OmegaConf.update(config, key, PLACEHOLDER)
+    try:
+        missing = sorted(OmegaConf.missing_keys(config))
+    except OmegaConfBaseException as error:  # a reference to a key that does not exist, or to itself
+        where = reading.where(str(error.full_key))
+        raise TuneError(problems=[*problems, Problem(what=f"`{error.full_key}`: {_first_line(error)}", where=where)]) from error
+    for key in missing:
+        OmegaConf.update(config, key, PLACEHOLDERS[type_name(*all_keys(reading.variants)[key])])
         if key.split(".")[0] in reading.unsettled:
             continue
         fix = f"set it in the recipe or as `{key}=…`" + (f", or choose an option: `tune ls {key.split('.')[0]}`" if "." in key else "")
@@ -54,12 +61,22 @@ def compose(name: str, overrides: list[str], *, rules: tuple[Rule, ...] = ()) ->
     except OmegaConfBaseException as error:
         raise TuneError(problems=[*problems, Problem(what=_first_line(error), where=name)]) from error
     assert isinstance(recipe, Recipe)
+    problems += _out_of_range(recipe, reading)
     recipe.name = recipe.name or reading.recipes["main"].path.stem
     for rule in rules:
         problems += [Problem(what=what, where=reading.where(key), fix=fix) for key, what, fix in rule(recipe)]
     if problems:
         raise TuneError(problems=problems)
     return Composed(recipe=recipe, reading=reading)
+
+
+def _out_of_range(recipe: Recipe, reading: Reading) -> Iterator[Problem]:
+    """Values that a reference brought in: what stands in a layer itself was checked there."""
+    keys = all_keys(reading.variants)
+    for key, value in flat(recipe).items():
+        problem = check_range(keys[key][1], value, key) if key in keys else None
+        if problem is not None:
+            yield replace(problem, where=reading.where(key))
 
 
 def _hydra(reading: Reading) -> DictConfig:
@@ -69,10 +86,12 @@ def _hydra(reading: Reading) -> DictConfig:
     loader = ConfigLoaderImpl(config_search_path=create_config_search_path("tune://"))
     try:
         config = loader.load_configuration("tune", reading.overrides, run_mode=RunMode.RUN, from_shell=False)
+        # Values of the command line are merged as files are: Hydra's own overrides cannot reach into a section that is null (model.wheel).
+        with open_dict(config):
+            del config["hydra"]
+            config.merge_with(reading.layers[-1].data)
     except (HydraException, OmegaConfBaseException) as error:
         raise TuneError(problems=[*reading.problems, Problem(what=_first_line(error))]) from error
-    with open_dict(config):
-        del config["hydra"]
     return config
 
 

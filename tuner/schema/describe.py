@@ -114,7 +114,7 @@ def _example(cls: type[Section], spec: dataclasses.Field[Any], default: Any) -> 
     if "list" in spec.metadata["accepts"]:
         return shlex.quote("[q_proj,v_proj]")
     if hint.startswith("dict"):
-        return shlex.quote("{theirs: ours}")
+        return shlex.quote("{name: value}")
     if isinstance(default, list):
         return shlex.quote("[" + ",".join(default or ["one", "two"]) + "]")
     if isinstance(default, bool):

@@ -104,7 +104,7 @@ def list_recipes() -> dict[str, Path]:
 
 def find_recipe(name: str, *, where: str = "recipe=") -> Document:
     """The recipe called `name`, or the one in the file `name`. Raises TuneError (code 2) with the nearest name."""
-    if name.endswith((".yaml", ".yml")) or os.sep in name and name.startswith((".", "/", "~")):
+    if name.endswith((".yaml", ".yml")) or (os.sep in name and name.startswith((".", "/", "~"))):
         path = Path(name).expanduser()
         if path.is_file():
             return read(path.resolve())
@@ -130,9 +130,7 @@ def find_option(group: str, name: str, *, where: str) -> Document | None:
         path = options[name]
         return None if path is None else read(path)
     guess = nearest(name, options)
-    raise TuneError(
-        f"unknown {group} `{name}`", where, (f"did you mean `{guess}`? " if guess else "") + f"{group}: {', '.join(options)}"
-    )
+    raise TuneError(f"unknown {group} `{name}`", where, (f"did you mean `{guess}`? " if guess else "") + f"{group}: {', '.join(options)}")
 
 
 def find_group(name: str, *, where: str) -> str:

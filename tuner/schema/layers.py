@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -18,7 +19,7 @@ from tuner.errors import Problem, TuneError
 from tuner.registry import kinds
 from tuner.schema.documents import Document, display, find_group, find_option, find_recipe
 from tuner.schema.recipe import DEFAULTS, Recipe
-from tuner.schema.walk import Walk, is_mapping_field
+from tuner.schema.walk import Walk
 
 QUOTING = "values with spaces, commas or colons need two pairs of quotes: 'data.system=\"Be brief.\"'"
 
@@ -35,7 +36,7 @@ class Layer:
 
 @dataclass
 class Reading:
-    """All layers in order of precedence, lowest first; what Hydra is given; what is wrong."""
+    """All layers in order of precedence, lowest first (the command line is the last); `overrides`: the options it chose; what is wrong."""
 
     recipes: dict[str, Document]
     choices: dict[str, str]
@@ -81,7 +82,7 @@ def read_layers(name: str, overrides: list[str]) -> Reading:
     main = find_recipe(name, where=f"recipe={name}")
     reading = Reading(recipes={"main": main}, choices=dict(DEFAULTS))
     chain = list(_chain(main, reading, seen=[main]))
-    values = list(_parse(overrides, reading))
+    values = list(parse_overrides(overrides, reading))
     for document in chain:
         _choose(document, reading)
     switched = set()
@@ -132,7 +133,9 @@ def _choose(document: Document, reading: Reading) -> None:
         where = document.where(f"defaults.{index}")
         if not isinstance(item, dict) or len(item) != 1:
             if item != "_self_":
-                reading.problems.append(Problem(what=f"`{item}` names no section", where=where, fix="write `section: option`, as `model: smollm2-135m`"))
+                reading.problems.append(
+                    Problem(what=f"`{item}` names no section", where=where, fix="write `section: option`, as `model: smollm2-135m`")
+                )
             continue
         group, option = next(iter(item.items()))
         if group == "recipe":
@@ -164,11 +167,11 @@ def _add_group(group: str, option: str, reading: Reading) -> None:
     walk = Walk(variants=reading.variants, problems=reading.problems, notes=reading.notes, switched=set())
     for document in files:
         data = {group: {k: v for k, v in document.data.items() if k != "defaults"}}
-        clean = walk.mapping(data, Recipe, "", lambda key, d=document: d.where(key.partition(".")[2]))
+        clean = walk.mapping(data, Recipe, "", partial(_where_in_group, document))
         reading.layers.append(Layer(origin=f"group {group}/{document.path.stem}", document=document, data=clean))
 
 
-def _parse(overrides: list[str], reading: Reading) -> Iterator[tuple[str, str, Any]]:
+def parse_overrides(overrides: list[str], reading: Reading) -> Iterator[tuple[str, str, Any]]:
     """(as typed, dotted key, value) of each override; `section={a: 1}` comes as `section.a`."""
     parser = OverridesParser.create()
     for raw in overrides:
@@ -179,7 +182,7 @@ def _parse(overrides: list[str], reading: Reading) -> Iterator[tuple[str, str, A
             continue
         key = parsed.key_or_group
         if parsed.is_delete() or parsed.is_add() or parsed.package or parsed.is_sweep_override():
-            fix = "write plain key=value (no +, ~ or @); several values are a sweep, which needs -m"
+            fix = f"write plain key=value (no +, ~ or @); several values are a sweep, which needs -m; {QUOTING}"
             reading.problems.append(Problem(what="not a plain override", where=raw, fix=fix))
             continue
         value = parsed.value()
@@ -192,32 +195,28 @@ def _parse(overrides: list[str], reading: Reading) -> Iterator[tuple[str, str, A
 
 
 def _command_line(values: list[tuple[str, str, Any]], walk: Walk, reading: Reading) -> Layer:
-    """The layer of overrides; those that hold go on to Hydra."""
+    """The layer of overridden values."""
     layer = Layer(origin="command line", document=None, data={})
+    walk = replace(walk, switched=set())  # what a file says yields to a switch of variant; a key typed beside the switch is a mistake
     for raw, key, value in values:
         nested: Any = value
         for part in reversed(key.split(".")):
             nested = {part: nested}
         before = len(reading.problems)
-        clean = walk.mapping(copy.deepcopy(nested), Recipe, "", lambda _, raw=raw: raw)
+        clean = walk.mapping(copy.deepcopy(nested), Recipe, "", partial(_where_typed, raw))
         if len(reading.problems) > before:
             continue
         _merge(layer.data, clean)
         layer.lines[key] = raw
-        text = raw if raw.startswith(f"{key}=") else f"{key}={_literal(value)}"
-        reading.overrides.append(f"++{text}" if is_mapping_field(key, reading.variants) else text)
     return layer
 
 
-def _literal(value: Any) -> str:
-    """A value in Hydra's grammar."""
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{k}:{_literal(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(_literal(v) for v in value) + "]"
-    if isinstance(value, str):
-        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+def _where_in_group(document: Document, key: str) -> str:
+    return document.where(key.partition(".")[2])
+
+
+def _where_typed(raw: str, key: str) -> str:
+    return raw
 
 
 def _merge(into: dict[str, Any], other: dict[str, Any]) -> None:
@@ -226,5 +225,3 @@ def _merge(into: dict[str, Any], other: dict[str, Any]) -> None:
             _merge(into[key], value)
         else:
             into[key] = value
-
-

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -79,12 +78,12 @@ def section_class(group: str, variant: str = "") -> type[Section]:
 def nested_class(cls: type, name: str) -> type[Section] | None:
     """The dataclass behind a field that holds one (`model.wheel`), else None."""
     hint = get_type_hints(cls)[name]
-    return next((t for t in (hint, *get_args(hint)) if isinstance(t, type) and dataclasses.is_dataclass(t)), None)
+    return next((t for t in (hint, *get_args(hint)) if isinstance(t, type) and issubclass(t, Section)), None)
 
 
 def from_plain(values: dict[str, Any]) -> Recipe:
     """The Recipe that `plain(recipe)` was made from: what a worker reads out of plan.json."""
-    return _build(Recipe, values)
+    return from_section(Recipe, values)
 
 
 def from_section(cls: type[S], values: dict[str, Any]) -> S:

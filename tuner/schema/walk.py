@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, get_type_hints
 
 from omegaconf import OmegaConf
@@ -81,7 +80,6 @@ class Walk:
         self.problems.append(Problem(what=f"unknown key `{dotted}`", where=where, fix=suggest(dotted, cls)))
 
 
-@cache
 def _field_names(cls: type) -> tuple[str, ...]:
     return tuple(f.name for f in dataclasses.fields(cls))
 
@@ -121,32 +119,42 @@ def suggest(dotted: str, cls: type[Section]) -> str:
     return f"keys of {section or 'a recipe'}: {', '.join(_field_names(cls))}"
 
 
-def is_mapping_field(dotted: str, variants: dict[str, str]) -> bool:
-    """Whether the key stands inside a free mapping (`data.columns.prompt`), which Hydra must be told to extend."""
-    return dotted.rpartition(".")[0] in all_keys(variants)
-
-
 def check_value(cls: type[Section], spec: dataclasses.Field[Any], value: Any, dotted: str) -> Problem | None:
     """None when the field takes the value, else the problem (without its place)."""
-    if isinstance(value, str) and REFERENCE.search(value):
-        if RESOLVER.search(value):
+    for text in strings_in(value):
+        if RESOLVER.search(text):
             fix = "a recipe is data: it may refer to its own keys (`${trainer.learning_rate}`) and to nothing else"
-            return Problem(what=f"`{dotted}` uses a resolver: {value}", fix=fix)
+            return Problem(what=f"`{dotted}` uses a resolver: {text}", fix=fix)
+    if isinstance(value, str) and REFERENCE.search(value):
         return None
     hint = get_type_hints(cls)[spec.name]
     if spec.metadata["accepts"] and not _accepted(spec.metadata["accepts"], value):
-        return Problem(what=f"`{dotted}` takes {spec.metadata['accepts']}, not {value!r}", fix=_example(hint))
+        return Problem(what=f"`{dotted}` takes {spec.metadata['accepts']}, not {value!r}", fix=_example(hint, dotted))
     node = OmegaConf.structured(cls)
     try:
         node[spec.name] = value
         converted = node[spec.name]
     except OmegaConfBaseException:
-        return Problem(what=f"`{dotted}` takes {type_name(cls, spec)}, not {value!r}", fix=_example(hint))
+        return Problem(what=f"`{dotted}` takes {type_name(cls, spec)}, not {value!r}", fix=_example(hint, dotted))
+    return check_range(spec, converted, dotted)
+
+
+def check_range(spec: dataclasses.Field[Any], value: Any, dotted: str) -> Problem | None:
+    """None when the value lies within the field's bounds, else the problem (without its place)."""
     for bound, limit in spec.metadata["bounds"].items():
         words, holds = BOUNDS[bound]
-        if converted is not None and not holds(converted, limit):
-            return Problem(what=f"`{dotted}` must be {words} {limit:g}, not {converted:g}", fix=f"see `tune explain {dotted}`")
+        if value is not None and not holds(value, limit):
+            return Problem(what=f"`{dotted}` must be {words} {limit:g}, not {value:g}", fix=f"see `tune explain {dotted}`")
     return None
+
+
+def strings_in(value: Any) -> Iterator[str]:
+    """Every text in a value, however deep it stands."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in [*value, *value.values()] if isinstance(value, dict) else value:
+            yield from strings_in(inner)
 
 
 def _accepted(accepts: str, value: Any) -> bool:
@@ -163,7 +171,14 @@ def type_name(cls: type[Section], spec: dataclasses.Field[Any]) -> str:
     return hint.__name__ if isinstance(hint, type) and not hasattr(hint, "__args__") else str(hint).replace("None", "null")
 
 
-def _example(hint: Any) -> str:
-    examples = {float: "as 1e-4", int: "as 16", bool: "true or false", str: "as text"}
+def _example(hint: Any, dotted: str) -> str:
+    """How a right value looks."""
+    examples = {
+        float: "write it as 1e-4",
+        int: "write it as 16",
+        bool: "true or false",
+        str: "write it as text",
+        list[str]: "write it as [one, two]",
+    }
     members = getattr(hint, "__members__", None)
-    return f"one of {', '.join(members)}" if members else examples.get(hint, "see `tune explain`")
+    return f"one of {', '.join(members)}" if members else examples.get(hint, f"see `tune explain {dotted}`")

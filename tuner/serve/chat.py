@@ -35,7 +35,7 @@ class Voice:
     def stream(self, messages: Messages, *, max_new_tokens: int) -> Iterator[str]:
         """Pieces of the answer as they come, greedily, by the serving path."""
         ids = torch.tensor([prompt_ids(messages, self.tokenizer)], device=self.model.device)
-        streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)  # type: ignore[arg-type]
+        streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
         config = settings(self.tokenizer, max_new_tokens=max_new_tokens)
         failed: list[BaseException] = []
 

@@ -17,7 +17,7 @@ class Task(Protocol):
     """What the pipeline asks of a task module (`tuner.tasks.sft` is one)."""
 
     def prepare(self, run: Run, rows: list[Row], folder: Path) -> None:
-        """Training rows in; model-ready rows, `data.json` and `audit.json` out, in `folder`. Raises TuneError (code 3) when they cannot teach."""
+        """Training rows in; model-ready rows, `data.json`, `audit.json` out. Raises TuneError (code 3) when they cannot teach."""
 
     def load(self, run: Run, *, trainable: bool = False, tuned: Path | None = None) -> nn.Module:
         """The base model, the model to train (`trainable`), or the result in the folder `tuned`."""

@@ -41,7 +41,12 @@ def arguments(recipe: Recipe, folder: Path, device: torch.device, *, rows: int) 
     steps = total_steps(trainer, rows)
     extra: dict[str, Any] = {}
     if trainer.eval_steps:
-        extra = {"eval_strategy": "steps", "eval_steps": trainer.eval_steps, "metric_for_best_model": "eval_loss", "greater_is_better": False}
+        extra = {
+            "eval_strategy": "steps",
+            "eval_steps": trainer.eval_steps,
+            "metric_for_best_model": "eval_loss",
+            "greater_is_better": False,
+        }
     return TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=micro,

@@ -38,14 +38,22 @@ class Log(TrainerCallback):
             kept = [line for line in self.path.read_text(encoding="utf-8").splitlines() if _step(line) <= state.global_step]
             write_text(self.path, "".join(f"{line}\n" for line in kept))
 
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float] | None = None, **_: Any) -> None:
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float] | None = None, **_: Any
+    ) -> None:
         """One line a logged step, one a held-out measurement."""
         logs = logs or {}
         if "loss" in logs:
             now = time.perf_counter()
             tokens = state.num_input_tokens_seen
-            entry = {"step": state.global_step, "epoch": round(state.epoch or 0.0, 4)} | {k: logs[k] for k in ("loss", "learning_rate", "grad_norm") if k in logs}
-            entry |= {"tokens": tokens, "tokens_per_s": round((tokens - self.tokens_before) / (now - self.last), 1), "time_s": round(now - self.began, 3)}
+            entry = {"step": state.global_step, "epoch": round(state.epoch or 0.0, 4)} | {
+                k: logs[k] for k in ("loss", "learning_rate", "grad_norm") if k in logs
+            }
+            entry |= {
+                "tokens": tokens,
+                "tokens_per_s": round((tokens - self.tokens_before) / (now - self.last), 1),
+                "time_s": round(now - self.began, 3),
+            }
             done = state.global_step - (self.first_step or 0)
             left = (now - self.began) / done * (state.max_steps - state.global_step) if done else math.nan
             self.last, self.tokens_before = now, tokens
@@ -75,7 +83,9 @@ class LossGuard(TrainerCallback):
         """A step that will be saved is looked at first."""
         control.should_log = control.should_log or control.should_save
 
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float] | None = None, **_: Any) -> None:
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float] | None = None, **_: Any
+    ) -> None:
         """Compare with the lowest loss so far."""
         if not logs or "loss" not in logs:
             return
@@ -113,8 +123,10 @@ class SaveAtBest(TrainerCallback):
     def __init__(self, patience: int | None) -> None:
         self.patience = patience
 
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: dict[str, float] | None = None, **_: Any) -> None:
-        """Transformers decides on the best only after this call, so the count of measurements since then is read from the state's history."""
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: dict[str, float] | None = None, **_: Any
+    ) -> None:
+        """Transformers decides on the best only after this call, so the history is read."""
         control.should_save = True
         losses = [(e["step"], e["eval_loss"]) for e in state.log_history if "eval_loss" in e]
         best = min(range(len(losses)), key=lambda i: losses[i][1])
@@ -146,7 +158,9 @@ class Interrupt(TrainerCallback):
     def release(self) -> None:
         """Give the signals back."""
         if threading.current_thread() is threading.main_thread():
-            for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL), (signal.SIGHUP, signal.SIG_DFL)):
+            for number, handler in (
+                (signal.SIGINT, signal.default_int_handler),
+                (signal.SIGTERM, signal.SIG_DFL),
+                (signal.SIGHUP, signal.SIG_DFL),
+            ):
                 signal.signal(number, handler)
-
-

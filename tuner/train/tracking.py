@@ -1,4 +1,4 @@
-"""Dashboards: `trackers(run)` gives the callbacks for `tracking: wandb | trackio | tensorboard`, with the recipe as the run's configuration."""
+"""Dashboards: `trackers(run)` gives the callbacks for `tracking: wandb | trackio | tensorboard`; the recipe is the run's configuration."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def trackers(run: Run) -> list[TrainerCallback]:
         return [_Scalars(lambda logs, step: client.log(logs, step=step), client.finish)]
     except ImportError as error:
         fix = f"pip install 'tuner[{tracking.kind}]', or use tracking=none"
-        raise TuneError(f"tracking={tracking.kind} needs a package that is not installed: {error.name}", "tracking", fix, code=ENVIRONMENT) from error
-    except Exception as error:  # noqa: BLE001 each client has its own exceptions
+        raise TuneError(
+            f"tracking={tracking.kind} needs a package that is not installed: {error.name}", "tracking", fix, code=ENVIRONMENT
+        ) from error
+    except Exception as error:  # each client has exceptions of its own
         offline = " (WANDB_MODE=offline needs no account)" if tracking.kind == "wandb" else ""
         fix = f"check your account{offline}, or use tracking=none"
         raise TuneError(f"{tracking.kind} did not start: {str(error).splitlines()[0]}", "tracking", fix, code=ENVIRONMENT) from error
-
-

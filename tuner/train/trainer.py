@@ -35,7 +35,13 @@ class TokenTrainer(Trainer):
         self.padding_free = padding_free
         collate = _flat if padding_free else _padded(tokenizer)
         super().__init__(
-            model=model, args=args, data_collator=collate, train_dataset=rows, eval_dataset=eval_rows, processing_class=tokenizer, callbacks=callbacks
+            model=model,
+            args=args,
+            data_collator=collate,
+            train_dataset=rows,
+            eval_dataset=eval_rows,
+            processing_class=tokenizer,
+            callbacks=callbacks,
         )
         self.remove_callback(PrinterCallback)
         # The loss is divided by the trained tokens of the whole global batch, whatever the micro-batch.
@@ -76,8 +82,8 @@ def _padded(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[Item]], dict[s
 
     def collate(items: list[Item]) -> dict[str, Any]:
         rows = [row for item in items for row in item["rows"]]
-        return dict(pad([{**row, "labels": [packed.IGNORE, *row["labels"][1:]], "attention_mask": [1] * len(row["input_ids"])} for row in rows]))
+        return dict(
+            pad([{**row, "labels": [packed.IGNORE, *row["labels"][1:]], "attention_mask": [1] * len(row["input_ids"])} for row in rows])
+        )
 
     return collate
-
-

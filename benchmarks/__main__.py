@@ -1,0 +1,134 @@
+"""`python -m benchmarks [startup|first-step|quickstart] [--repeats N]`: what README and docs claim, measured here and now."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.runner import Job, compare, report, run
+
+BIN = Path(sys.executable).parent
+TUNE, TRL = str(BIN / "tune"), str(BIN / "trl")
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "outputs" / "benchmarks"
+
+
+def startup(repeats: int) -> None:
+    """Commands that only answer, against `trl sft --help`; and a finished run, called again."""
+    jobs = {
+        "tune --help": Job(argv=[TUNE, "--help"]),
+        "tune recipe=quickstart dry_run=true": Job(argv=[TUNE, "recipe=quickstart", "dry_run=true"]),
+        "tune ls recipes": Job(argv=[TUNE, "ls", "recipes"]),
+        "trl --help": Job(argv=[TRL, "--help"]),
+        "trl sft --help": Job(argv=[TRL, "sft", "--help"]),
+    }
+    if (ROOT / "outputs" / "quickstart").is_dir():
+        jobs["tune recipe=quickstart (finished)"] = Job(argv=[TUNE, "recipe=quickstart"], cwd=ROOT)
+    report("startup", compare(jobs, repeats=repeats), folder=RESULTS)
+
+
+def first_step(repeats: int) -> None:
+    """From the command to the first optimizer step, the same model, rows and batch; each repeat in a fresh output folder."""
+    model = json.loads(subprocess_output([sys.executable, "-c", _MODEL]))["path"]
+    with tempfile.TemporaryDirectory(prefix="tune-bench-") as folder:
+        rows = ROOT / "tuner" / "conf" / "data" / "tickets" / "train.jsonl"
+        settings = ["trainer.max_steps=2", "trainer.batch_size=16", "adapter.r=16", "eval=none", "hub=none", "task.max_length=512"]
+        tune = [sys.executable, "-m", "benchmarks.fresh", folder, TUNE, "recipe=quickstart", *settings]
+        trl = [
+            TRL,
+            "sft",
+            "--model_name_or_path",
+            model,
+            "--dataset_name",
+            str(rows.parent),
+            "--use_peft",
+            "--lora_r",
+            "16",
+            "--lora_alpha",
+            "32",
+        ]
+        trl += [
+            "--lora_target_modules",
+            "all-linear",
+            "--use_cpu",
+            "--max_steps",
+            "2",
+            "--per_device_train_batch_size",
+            "16",
+            "--max_length",
+            "512",
+        ]
+        trl += [
+            "--logging_steps",
+            "1",
+            "--output_dir",
+            f"{folder}/trl",
+            "--report_to",
+            "none",
+            "--save_strategy",
+            "no",
+            "--disable_tqdm",
+            "true",
+        ]
+        marks = {"import": "libraries loaded", "prepare": "prepare done", "load": "parameters ("}
+        jobs = {
+            "tune recipe=quickstart": Job(argv=tune, until="step 1/", marks=marks, cwd=ROOT),
+            "trl sft": Job(argv=trl, until="'loss':", env={"HF_HUB_OFFLINE": "1"}),
+        }
+        report("first step", compare(jobs, repeats=repeats), folder=RESULTS)
+
+
+_MODEL = """
+import json
+from tuner.model.sources import fetch
+from tuner.schema.documents import find_option
+from tuner.schema.model import Model
+from tuner.schema.recipe import from_section
+model = from_section(Model, find_option("model", "smollm2-135m", where="").data)
+print(json.dumps({"path": str(fetch(model, progress=lambda text: None))}))
+"""
+
+
+def subprocess_output(argv: list[str]) -> str:
+    """The last line that a command prints."""
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip().splitlines()[-1]
+
+
+def quickstart(repeats: int) -> None:
+    """The whole quickstart job, from nothing prepared, by stage."""
+    with tempfile.TemporaryDirectory(prefix="tune-bench-") as folder:
+        for index in range(repeats):
+            target = f"{folder}/{index}"
+            job = Job(argv=[TUNE, "recipe=quickstart", f"output_dir={target}"], marks={"import": "libraries loaded"})
+            sample = run(job)
+            found = next(Path(target).glob("quickstart/*/metrics.json"))
+            metrics = json.loads(found.read_text())
+            markers = [*Path(target).glob(".cache/*/stages/*.json"), *found.parent.glob("stages/*.json")]
+            stages = {m.name.split("-")[0]: json.loads(m.read_text())["seconds"] for m in markers}
+            print(
+                f"quickstart: {sample.wall_s:.0f} s wall, {sample.cpu_s:.0f} s CPU, {sample.peak_rss_bytes / 1e9:.1f} GB; stages {stages}"
+            )
+            for side in ("base", "tuned"):
+                print(f"  {side:<6}" + "  ".join(f"{name} {value:.3f}" for name, value in metrics[side].items()))
+            RESULTS.mkdir(parents=True, exist_ok=True)
+            text = json.dumps({"wall_s": sample.wall_s, "cpu_s": sample.cpu_s, "stages_s": stages, "metrics": metrics}, indent=1)
+            (RESULTS / "quickstart.json").write_text(text + "\n")
+
+
+def main() -> None:
+    """Run what is named, or all."""
+    parts = {"startup": startup, "first-step": first_step, "quickstart": quickstart}
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser.add_argument("parts", nargs="*", choices=[*parts, []], default=[])
+    parser.add_argument("--repeats", type=int, default=3)
+    chosen = parser.parse_args()
+    for name in chosen.parts or parts:
+        parts[name](chosen.repeats)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,259 @@
+"""Loss masks: what is trained is the assistant's text with its end of turn, and nothing else; and the audit that proves it before step 1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from tests.lab import tiny_model, tiny_tokenizer
+from tuner.data.audit import audit, gate, segments, statistics
+from tuner.data.chat import CHATML, TokenRow, end_of_turn, ensure_template, prompt_ids, render, tokenize
+from tuner.data.columns import Messages
+from tuner.errors import TuneError
+from tuner.schema.task import LossOn, Sft
+
+END = "<|im_end|>"
+
+
+def fresh(template: str | None = None) -> PreTrainedTokenizerBase:
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(tiny_model()))
+    if template:
+        tokenizer.chat_template = template
+    return tokenizer
+
+
+def say(*turns: str) -> Messages:
+    """`say("u: hi", "a: ho")`."""
+    roles = {"s": "system", "u": "user", "a": "assistant", "t": "tool"}
+    return [{"role": roles[t[0]], "content": t[3:]} for t in turns]
+
+
+def row_of(messages: Messages, tokenizer: PreTrainedTokenizerBase | None = None, **task: Any) -> TokenRow:
+    (row,) = tokenize([messages], tokenizer or tiny_tokenizer(), Sft(**task))
+    return row
+
+
+def runs(row: TokenRow, tokenizer: PreTrainedTokenizerBase | None = None) -> list[str]:
+    """The trained runs of text."""
+    return [s["text"] for s in segments(row, tokenizer or tiny_tokenizer()) if s["trained"]]
+
+
+# Any text but what the tokenizer takes for its own marks (that a user's text can hold them is the tokenizer's affair).
+TEXT = st.text(st.characters(blacklist_categories=["Cs"]), max_size=30).filter(lambda text: "<|im_" not in text)
+CONVERSATION = st.lists(st.tuples(st.sampled_from(["system", "user", "assistant", "tool"]), TEXT), min_size=1, max_size=7).map(
+    lambda turns: [{"role": role, "content": text} for role, text in turns]
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(CONVERSATION)
+def test_trained_tokens_are_the_assistants_text_and_its_end_of_turn(messages: Messages) -> None:
+    tokenizer = tiny_tokenizer()
+    row = row_of(messages)
+    assert tokenizer.decode(row.ids.tolist()) == render(messages, tokenizer), "no token is lost or added"
+    assert runs(row) == [m["content"] + END for m in messages if m["role"] == "assistant"]
+    assert not row.truncated
+
+
+@settings(max_examples=60, deadline=None)
+@given(CONVERSATION, st.integers(8, 120))
+def test_a_cut_row_is_the_beginning_of_the_whole_one(messages: Messages, length: int) -> None:
+    whole, cut = row_of(messages), row_of(messages, max_length=length)
+    assert len(cut.ids) == min(length, len(whole.ids))
+    assert cut.truncated == (len(whole.ids) > length)
+    assert np.array_equal(cut.ids, whole.ids[:length])
+    assert np.array_equal(cut.trained, whole.trained[:length])
+
+
+@settings(max_examples=60, deadline=None)
+@given(CONVERSATION)
+def test_the_sample_joins_to_the_text(messages: Messages) -> None:
+    tokenizer = tiny_tokenizer()
+    for loss_on in LossOn:
+        row = row_of(messages, loss_on=loss_on)
+        found = segments(row, tokenizer)
+        assert "".join(s["text"] for s in found) == render(messages, tokenizer)
+        assert all(a["trained"] != b["trained"] for a, b in zip(found, found[1:], strict=False))
+
+
+TALK = say("s: be brief", "u: one?", "a: 1", "u: two?", "a: 2")
+
+
+@pytest.mark.parametrize(
+    ("loss_on", "expected"),
+    [
+        (LossOn.assistant, ["1" + END, "2" + END]),
+        (LossOn.last_assistant, ["2" + END]),
+    ],
+)
+def test_which_turns_are_trained(loss_on: LossOn, expected: list[str]) -> None:
+    assert runs(row_of(TALK, loss_on=loss_on)) == expected
+
+
+def test_everything_can_be_trained() -> None:
+    row = row_of(TALK, loss_on=LossOn.all)
+    assert row.trained.all()
+    assert runs(row) == [render(TALK, tiny_tokenizer())]
+
+
+def test_the_last_assistant_turn_need_not_be_the_last_turn() -> None:
+    assert runs(row_of(say("u: a", "a: b", "u: c", "a: d", "u: e"), loss_on=LossOn.last_assistant)) == ["d" + END]
+
+
+def test_batches_do_not_mix_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tuner.data.chat.BATCH", 3)
+    talks = [say(f"u: {i}?", f"a: {'x' * i}") for i in range(8)]
+    assert [runs(r) for r in tokenize(talks, tiny_tokenizer(), Sft())] == [["x" * i + END] for i in range(8)]
+
+
+def test_the_prompt_of_serving_is_the_untrained_beginning() -> None:
+    row = row_of(TALK, loss_on=LossOn.last_assistant)
+    untrained = row.ids[: int(np.argmax(row.trained))].tolist()
+    assert prompt_ids(TALK[:-1], tiny_tokenizer()) == untrained
+
+
+LLAMA2 = (
+    "{% for m in messages %}{% if m['role'] == 'user' %}{{ '[INST] ' + m['content'] + ' [/INST]' }}"
+    "{% else %}{{ ' ' + m['content'] + ' </s>' }}{% endif %}{% endfor %}"
+)
+
+
+def test_a_template_without_generation_prompt_and_a_textual_end() -> None:
+    tokenizer = fresh(LLAMA2)
+    assert end_of_turn(tokenizer) == "</s>"
+    row = row_of(say("u: q", "a: yes", "u: r", "a: no"), tokenizer)
+    assert runs(row, tokenizer) == [" yes </s>", " no </s>"]
+    assert audit([row], tokenizer, end_of_turn="</s>")["end_of_turn_trained"]
+
+
+FORGETS = (  # as reasoning templates do: only the last answer keeps its thoughts
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}"
+    "{% if m['role'] == 'assistant' and not loop.last %}{{ m['content'].split('</think>')[-1] }}{% else %}{{ m['content'] }}{% endif %}"
+    "{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def test_a_template_that_rewrites_history_is_refused_where_it_matters() -> None:
+    tokenizer = fresh(FORGETS)
+    talk = say("u: q", "a: <think>hm</think>yes", "u: r", "a: <think>oh</think>no")
+    with pytest.raises(TuneError, match="rewrites earlier turns") as caught:
+        row_of(talk, tokenizer)
+    assert caught.value.code == 2
+    assert "task.loss_on=last_assistant" in caught.value.problems[0].fix
+    assert runs(row_of(talk, tokenizer, loss_on=LossOn.last_assistant), tokenizer) == ["<think>oh</think>no" + END]
+    assert runs(row_of(talk[:2], tokenizer), tokenizer) == ["<think>hm</think>yes" + END], "one turn has no history to rewrite"
+
+
+REFUSES = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + CHATML
+
+
+def test_a_template_that_refuses_a_role_is_told_in_its_own_words() -> None:
+    tokenizer = fresh(REFUSES)
+    assert runs(row_of(TALK[1:], tokenizer), tokenizer) == ["1" + END, "2" + END]
+    with pytest.raises(TuneError, match="System role not supported") as caught:
+        row_of(TALK, tokenizer)
+    assert "['system', 'user', 'assistant', 'user', 'assistant']" in caught.value.problems[0].what
+    assert caught.value.code == 2
+
+
+@pytest.mark.parametrize("template", ["{% for m in %}", "{{ messages.nope.no }}", "{{ messages[0]['content'] + 1 }}"])
+def test_a_broken_template_is_no_bug_of_ours(template: str) -> None:
+    with pytest.raises(TuneError, match="chat template"):
+        row_of(TALK, fresh(template))
+
+
+def test_no_template_means_chatml() -> None:
+    tokenizer = fresh()
+    tokenizer.chat_template = None
+    assert ensure_template(tokenizer, None) == "ChatML (the model has none)"
+    assert render(say("u: q"), tokenizer, prompt=True) == "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n"
+    assert ensure_template(tokenizer, None) == "model"
+    assert ensure_template(tokenizer, LLAMA2) == "recipe"
+    assert render(say("u: q"), tokenizer) == "[INST] q [/INST]"
+
+
+def audited(talks: list[Messages], tokenizer: PreTrainedTokenizerBase | None = None, **task: Any) -> dict[str, Any]:
+    tokenizer = tokenizer or tiny_tokenizer()
+    return audit(list(tokenize(talks, tokenizer, Sft(**task))), tokenizer, end_of_turn=end_of_turn(tokenizer))
+
+
+def gated(found: dict[str, Any], *, max_length: int = 1024) -> str:
+    with pytest.raises(TuneError) as caught:
+        gate(found, max_length=max_length)
+    assert caught.value.code == 3
+    return " / ".join(f"{p.what} ({p.fix})" for p in caught.value.problems)
+
+
+def test_audit_counts() -> None:
+    found = audited([say("u: hello", "a: ok"), say("u: no answer"), say("u: x", "a: " + "y" * 200)], max_length=100)
+    assert (found["rows"], found["rows_fully_masked"], found["rows_truncated"]) == (3, 1, 1)
+    assert found["end_of_turn"] == END
+    assert found["end_of_turn_trained"] is True
+    # user\n + text + end + \n + assistant\n + text + end + \n, one token a byte and one a mark
+    first = (1 + 5 + 5 + 1 + 1) + (1 + 10 + 2 + 1 + 1)
+    second = 1 + 5 + 9 + 1 + 1
+    assert found["tokens"] == first + second + 100
+    cut_answer = 100 - ((1 + 5 + 1 + 1 + 1) + (1 + 10))
+    assert found["supervised_tokens"] == 3 + cut_answer
+    assert found["share"] == pytest.approx((3 + cut_answer) / (first + second + 100))
+    assert [s["text"] for s in found["sample"] if s["trained"]] == ["ok" + END]
+    gate(found, max_length=100)
+
+
+def test_nothing_trained_stops_the_run() -> None:
+    said = gated(audited([say("u: only questions"), say("s: a", "u: b")]))
+    assert "no token of 2 rows would be trained" in said
+    assert "data.columns" in said
+    assert "max_length" not in said
+    assert "task.max_length` (8)" in gated(audited([say("u: long question", "a: x")] * 2, max_length=8), max_length=8)
+
+
+def test_an_end_of_turn_that_is_never_trained_stops_the_run() -> None:
+    found = audited([say("u: q", "a: " + "y" * 90)] * 2 + [say("u: short")], max_length=60)
+    assert found["supervised_tokens"] > 0
+    assert found["end_of_turn_trained"] is False
+    said = gated(found, max_length=60)
+    assert "the end of turn (<|im_end|>) is never trained" in said
+    assert "raise `task.max_length`" in said
+
+
+def test_a_template_without_end_of_turn_stops_the_run() -> None:
+    tokenizer = fresh("{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}")
+    said = gated(audited([say("u: q", "a: yes")], tokenizer))
+    assert "the end of turn (none in the template) is never trained" in said
+
+
+def test_a_textual_end_of_turn_that_is_cut_counts_as_untrained() -> None:
+    """Its letters occur in the answers; the end itself does not."""
+    tokenizer = fresh(LLAMA2)
+    found = audited([say("u: q", "a: class </ss s > and so on")] * 2, tokenizer, max_length=40)
+    assert found["rows_truncated"] == 2
+    assert found["end_of_turn_trained"] is False
+
+
+def test_an_early_turn_trains_the_end_though_the_last_is_cut() -> None:
+    talk = say("u: q", "a: ok", "u: r", "a: " + "y" * 200)
+    found = audited([talk, say("u: q", "a: " + "z" * 10)], max_length=80)
+    assert found["end_of_turn_trained"] is True
+    gate(found, max_length=80)
+
+
+def test_everything_cut_stops_the_run() -> None:
+    said = gated(audited([say("u: q", "a: ok", "u: r", "a: " + "y" * 200)] * 3, max_length=90), max_length=90)
+    assert "all 3 rows are longer than task.max_length and cut" in said
+    assert "now 90 tokens" in said
+
+
+def test_statistics() -> None:
+    rows = [TokenRow(ids=np.zeros(n, dtype=np.int32), trained=np.arange(n) % 2 == 0, truncated=False) for n in (10, 32, 33, 300, 10_000)]
+    found = statistics(rows)
+    assert (found["rows"], found["tokens"], found["supervised_tokens"]) == (5, 10_375, 5188)
+    assert found["length"] == {"min": 10, "mean": 2075.0, "p50": 33, "p95": 8059, "max": 10_000}
+    assert sum(count for _, count in found["histogram"]) == 5, "every row is in a bin, the longest too"
+    assert found["histogram"][:2] == [[32, 2], [64, 1]]
+    assert found["histogram"][-1] == [16_384, 1]

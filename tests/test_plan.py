@@ -1,0 +1,262 @@
+"""Stage keys: what is done again when a value changes, and what is not."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+
+from tests.conftest import write_rows
+from tuner.checks import RULES
+from tuner.errors import BAD_RECIPE, TuneError
+from tuner.plan import FORMAT, Plan, make_plan, read_plan
+from tuner.schema.base import default_of, opt, stages_affected
+from tuner.schema.compose import compose
+from tuner.schema.trainer import Trainer
+from tuner.schema.walk import all_keys
+
+pytestmark = pytest.mark.usefixtures("project")
+ALL = {"prepare", "baseline", "train", "evaluate", "publish"}
+
+
+def plan(*overrides: str, recipe: str = "mine.yaml") -> Plan:
+    return make_plan(compose(recipe, [*overrides], rules=RULES))
+
+
+def keys(plan: Plan) -> dict[str, str]:
+    return {s.name: s.key for s in plan.stages}
+
+
+def changed(before: Plan, after: Plan) -> set[str]:
+    old, new = keys(before), keys(after)
+    return {n for n in old.keys() | new.keys() if old.get(n) != new.get(n)}
+
+
+@pytest.mark.parametrize(
+    ("override", "again"),
+    [
+        ("hub.repo_id=me/x", {"publish"}),
+        ("hub.private=false", {"publish"}),
+        ("hub.license=mit", {"publish"}),
+        ("eval.bootstrap_samples=200", {"evaluate", "publish"}),
+        ("eval.max_new_tokens=8", {"baseline", "evaluate", "publish"}),
+        ("eval.metrics=[json]", {"baseline", "evaluate", "publish"}),
+        ("eval=json", {"baseline", "evaluate", "publish"}),
+        ("trainer.learning_rate=1", {"train", "evaluate", "publish"}),
+        ("trainer.eval_steps=5", {"train", "evaluate", "publish"}),
+        ("seed=1", {"train", "evaluate", "publish"}),
+        ("adapter.r=4", {"train", "evaluate", "publish"}),
+        ("adapter=qlora", {"train", "evaluate", "publish"}),
+        ("adapter=dora", {"train", "evaluate", "publish"}),
+        ("data.limit=3", {"prepare", "train", "evaluate", "publish"}),
+        ("task.max_length=512", ALL),
+        ("model.dtype=float32", {"baseline", "train", "evaluate", "publish"}),
+        ("model.source=hub", ALL),
+        ("data.system=Brief", ALL),
+        ("name=other", set()),
+        ("output_dir=elsewhere", set()),
+        ("launcher=inline", set()),
+        ("tracking=wandb", set()),
+        ("tracking=trackio", set()),
+        ("hardware=cpu", set()),
+        ("hardware.micro_batch_size=1", set()),
+        ("hardware.num_threads=1", set()),
+        ("trainer.save_steps=3", set()),
+        ("trainer.logging_steps=3", set()),
+        ("eval.batch_size=1", set()),
+        ("eval.examples=3", set()),
+    ],
+)
+def test_a_change_does_again_what_it_must_and_no_more(override: str, again: set[str]) -> None:
+    assert changed(plan(), plan(override)) == again
+
+
+OTHER: dict[str, Any] = {  # values for keys whose default does not tell what another one would be
+    "name": "other",
+    "output_dir": "elsewhere",
+    "model.id": "org/other",
+    "model.chat_template": "{{ messages }}",
+    "model.wheel.sha256": "0" * 64,
+    "data.path": "eval.jsonl",
+    "data.eval_path": "train.jsonl",
+    "data.columns": {"prompt": "question"},
+    "adapter.target_modules": ["q_proj"],
+    "adapter.modules_to_save": ["lm_head"],
+    "eval.metrics": ["json"],
+    "hub.repo_id": "me/other",
+    "model.shape.tie_word_embeddings": False,
+    "eval.bootstrap_samples": 200,
+}
+# Where these come in depends on how rows are held out; tests of their own are below.
+HELD_OUT = {"data.eval_split", "data.eval_fraction", "data.id", "data.config", "data.revision", "data.split", "data.limit"}
+SWITCHES = {"eval.enabled", "hub.enabled"}  # these take stages away
+
+
+def another(key: str, cls: type, spec: dataclasses.Field[Any]) -> Any:
+    """A valid value of the key that is neither its default nor what the recipe of the fixture says."""
+    if key in OTHER:
+        return OTHER[key]
+    default, hint = default_of(spec), get_type_hints(cls)[spec.name]
+    if hasattr(hint, "__members__"):
+        return next(m for m in hint.__members__ if m != default.name)
+    if isinstance(default, bool):
+        return not default
+    if isinstance(default, float):
+        return default / 2 + 0.01
+    if isinstance(default, int) or "int" in str(hint):
+        return (default if isinstance(default, int) else 5) + 3
+    return "other"
+
+
+@pytest.mark.parametrize("key", sorted(all_keys().keys() - HELD_OUT - SWITCHES))
+def test_every_key_affects_the_stages_it_says(key: str) -> None:
+    cls, spec = all_keys()[key]
+    section = key.partition(".")[0]
+    base = ["adapter=qlora", "tracking=wandb"] if section in ("adapter", "tracking") else []
+    base += ["trainer.eval_steps=5"] if key in ("trainer.load_best_model_at_end", "trainer.early_stopping_patience") else []
+    value = another(key, cls, spec)
+    override = f"{key}={json.dumps(value)}" if isinstance(value, str) else f"{key}={_typed(value)}"
+    assert changed(plan(*base), plan(*base, override)) == set(stages_affected(spec))
+
+
+def _typed(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{k}:{v}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(value) + "]"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def test_no_evaluation_takes_its_stages_away_and_never_retrains() -> None:
+    without = plan("eval=none")
+    assert [s.name for s in without.stages] == ["prepare", "train", "publish"]
+    assert changed(plan(), without) == {"baseline", "evaluate", "publish"}
+
+
+def test_no_publishing_takes_its_stage_away() -> None:
+    assert changed(plan(), plan("hub=none")) == {"publish"}
+
+
+@pytest.mark.parametrize("override", ["data.eval_fraction=0.2", "seed=3"])
+def test_rows_held_out_of_the_training_rows_are_prepared_again(override: str) -> None:
+    held_out = ["data.eval_path=null"]
+    assert changed(plan(*held_out), plan(*held_out, override)) == ALL
+
+
+def test_a_fraction_beside_an_eval_file_is_not_used() -> None:
+    assert changed(plan(), plan("data.eval_fraction=0.2")) == set()
+
+
+@pytest.mark.parametrize(
+    ("override", "again"),
+    [
+        ("data.id=org/b", ALL),
+        ("data.revision=v2", ALL),
+        ("data.config=en", ALL),
+        ("data.eval_split=validation", {"baseline", "evaluate", "publish"}),
+        ("data.split='train[:10]'", {"prepare", "train", "evaluate", "publish"}),
+        ("data.limit=3", {"prepare", "train", "evaluate", "publish"}),
+    ],
+)
+def test_hub_sets_are_keyed_by_what_is_written(override: str, again: set[str]) -> None:
+    hub = ["data.path=null", "data.eval_path=null", "data.id=org/a", "data.eval_split=test"]
+    change = [o for o in hub if o.partition("=")[0] != override.partition("=")[0]]
+    assert changed(plan(*hub), plan(*change, override)) == again
+
+
+def test_content_counts_and_not_the_path(project: Path) -> None:
+    before = plan()
+    shutil.copy("train.jsonl", "elsewhere.jsonl")
+    assert changed(before, plan("data.path=elsewhere.jsonl")) == set()
+    write_rows(project / "train.jsonl", 21)
+    assert changed(before, plan()) == {"prepare", "train", "evaluate", "publish"}
+
+
+def test_other_held_out_rows_never_retrain(project: Path) -> None:
+    before = plan()
+    write_rows(project / "eval.jsonl", 6)
+    assert changed(before, plan()) == {"baseline", "evaluate", "publish"}
+
+
+def test_other_held_out_rows_retrain_when_training_looks_at_them(project: Path) -> None:
+    before = plan("trainer.eval_steps=5")
+    write_rows(project / "eval.jsonl", 6)
+    assert changed(before, plan("trainer.eval_steps=5")) == {"baseline", "train", "evaluate", "publish"}
+
+
+def test_a_file_changed_within_the_same_size_is_noticed(project: Path) -> None:
+    before = plan()
+    text = (project / "train.jsonl").read_text(encoding="utf-8")
+    (project / "train.jsonl").write_text(text.replace("answer 1", "answer 2"), encoding="utf-8")
+    assert "train" in changed(before, plan())
+
+
+def test_a_local_model_is_keyed_by_its_files(project: Path) -> None:
+    folder = project / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    local = ["model=custom", f"model.id={folder}"]
+    before = plan(*local)
+    assert before.files["model.id"] == [str(folder / "config.json")]
+    (folder / "config.json").write_text('{"a": 1}')
+    assert changed(before, plan(*local)) == ALL
+
+
+def test_a_new_field_at_its_default_leaves_keys_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = plan()
+    later = dataclasses.make_dataclass("Later", [("new_field", float, opt(0.5, affects="prepare train"))], bases=(Trainer,), kw_only=True)
+    composed = compose("mine.yaml", [], rules=RULES)
+    values = {f.name: getattr(composed.recipe.trainer, f.name) for f in dataclasses.fields(Trainer)}
+    composed.recipe.trainer = later(**values)
+    assert changed(before, make_plan(composed)) == set()
+    composed.recipe.trainer = later(**values, new_field=0.6)
+    assert changed(before, make_plan(composed)) == {"prepare", "train", "evaluate", "publish"}
+
+
+def test_a_raised_version_of_a_stage_does_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = plan()
+    monkeypatch.setitem(__import__("tuner.plan", fromlist=["VERSIONS"]).VERSIONS, "train", 2)
+    assert changed(before, plan()) == {"train", "evaluate", "publish"}
+
+
+def test_keys_do_not_depend_on_the_folder_one_stands_in(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = plan()
+    (project / "sub").mkdir()
+    monkeypatch.chdir(project / "sub")
+    assert changed(before, plan(recipe=str(project / "mine.yaml"))) == set()
+
+
+def test_the_folder_is_the_run_s_name_and_its_train_key(project: Path) -> None:
+    made = plan()
+    assert made.folder == str(project / "outputs" / "mine" / made.stage("train").key)
+    assert len(made.stage("train").key) == 12
+    assert made.stage("prepare").folder == str(project / "outputs" / ".cache" / f"prepare-{made.stage('prepare').key}")
+
+
+def test_a_plan_survives_its_file(project: Path) -> None:
+    made = plan("adapter=qlora", "data.columns={prompt: q}", "data.system='a: \"b\"'")
+    made.write(project / "plan.json")
+    back = read_plan(project / "plan.json")
+    assert back == made
+    assert back.load_recipe() == compose("mine.yaml", ["adapter=qlora", "data.columns={prompt: q}", "data.system='a: \"b\"'"]).recipe
+    assert back.origins["adapter.quant"] == "default"
+
+
+def test_a_plan_of_a_newer_version_is_refused(project: Path) -> None:
+    plan().write(project / "plan.json")
+    values = json.loads((project / "plan.json").read_text(encoding="utf-8"))
+    (project / "plan.json").write_text(json.dumps(values | {"format": FORMAT + 1, "tuner": "9.0", "unknown": 1}), encoding="utf-8")
+    with pytest.raises(TuneError, match="newer than") as caught:
+        read_plan(project / "plan.json")
+    assert caught.value.code == BAD_RECIPE
+    assert "9.0" in caught.value.problems[0].fix
+
+
+def test_secrets_of_the_environment_do_not_enter_a_plan(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_very_secret")
+    plan().write(project / "plan.json")
+    assert "hf_very_secret" not in (project / "plan.json").read_text(encoding="utf-8")

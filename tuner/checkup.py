@@ -1,0 +1,110 @@
+"""Everything that can be known before training: `findings(run)` prepares and audits the rows, and looks at memory, disk, model and Hub."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from tuner.context import Run
+from tuner.data.splits import split
+from tuner.errors import ENVIRONMENT, OK, Problem, TuneError
+from tuner.estimate import estimate
+from tuner.hub.preflight import preflight
+from tuner.pipeline import execute
+from tuner.render import number, out, print_error, print_json
+from tuner.runs import read_json
+
+Finding = dict[str, str]
+
+
+def report(run: Run, *, as_json: bool) -> int:
+    """Print every finding, the audited sample last; the exit code is that of the worst: 0, 3 a gate, 4 environment, 2 recipe."""
+    found, error = findings(run)
+    audit = Path(run.stage_folder("prepare")) / "audit.json"
+    if as_json:
+        print_json({"findings": found, "audit": read_json(audit) if audit.is_file() else None})
+        return error.code if error else OK
+    for finding in found:
+        mark = {"ok": "[green]ok  [/]", "warn": "[yellow]warn[/]", "fail": "[red]fail[/]"}[finding["state"]]
+        out.print(f"{mark} {finding['name']:<8} ", end="")
+        out.print(finding["text"], markup=False)
+    if audit.is_file():
+        show_sample(read_json(audit))
+    if error:
+        out.print()
+        print_error(error)
+        return error.code
+    return OK
+
+
+def findings(run: Run) -> tuple[list[Finding], TuneError | None]:
+    """(what was looked at, the first error of the worst kind)."""
+    found: list[Finding] = []
+    error: TuneError | None = None
+    try:
+        execute(run, only=("prepare",))
+        found += _data(run)
+    except TuneError as caught:
+        error = caught
+        found.append({"name": "data", "state": "fail", "text": "; ".join(p.what for p in caught.problems)})
+    size = estimate(run.plan)
+    found.append(_memory(run, size.memory_bytes))
+    found.append(_disk(run, size.trainable))
+    problems: list[Problem] = preflight(run.recipe) if run.plan.has("publish") else []
+    repo = run.recipe.hub.repo_id
+    target = f"publishes to {repo}" if repo else "publishes into the run folder (no hub.repo_id)"
+    found.append({"name": "hub", "state": "fail" if problems else "ok", "text": "; ".join(p.what for p in problems) or target})
+    if problems and error is None:
+        error = TuneError(problems=problems, code=ENVIRONMENT)
+    lacking = [f for f in found if f["state"] == "fail" and f["name"] == "disk"]
+    if lacking and error is None:
+        error = TuneError(lacking[0]["text"], run.plan.folder, "free some space (`tune gc`), or set output_dir", code=ENVIRONMENT)
+    return found, error
+
+
+def _data(run: Run) -> list[Finding]:
+    folder = run.stage_folder("prepare")
+    audit, data = read_json(folder / "audit.json"), read_json(folder / "data.json")
+    length = data["train"]["length"]
+    rows = f"{number(data['train']['rows'])} rows to train, {number(len(split(run)[1]))} held out, {number(audit['tokens'])} tokens"
+    found = [{"name": "data", "state": "ok", "text": f"{rows}; {length['min']} to {length['max']} a row, {length['mean']} on average"}]
+    masked, cut = audit["rows_fully_masked"], audit["rows_truncated"]
+    turn = f"the end of turn {audit['end_of_turn']} is {'trained' if audit['end_of_turn_trained'] else 'NOT trained'}"
+    text = f"{audit['share']:.1%} of the tokens are trained; {masked} rows have none and are left out; {cut} rows are cut; {turn}"
+    found.append({"name": "mask", "state": "warn" if masked or cut else "ok", "text": text})
+    return found
+
+
+def _memory(run: Run, needed: int | None) -> Finding:
+    free = torch.cuda.mem_get_info(run.device)[0] if run.device.type == "cuda" else psutil.virtual_memory().available
+    if needed is None:
+        return {"name": "memory", "state": "warn", "text": f"{free / 1e9:.1f} GB free; the need is unknown (`model.shape` is not set)"}
+    text = f"about {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free on {run.device.type}"
+    return {"name": "memory", "state": "ok" if needed < free else "warn", "text": text}
+
+
+def _disk(run: Run, trainable: int | None) -> Finding:
+    place = next(p for p in (run.folder, *run.folder.parents) if p.exists())
+    free = shutil.disk_usage(place).free
+    kept = run.recipe.trainer.save_total_limit + 2
+    needed = (trainable or 0) * 12 * kept
+    text = f"about {needed / 1e9:.1f} GB needed for {kept} checkpoints, {free / 1e9:.1f} GB free"
+    return {"name": "disk", "state": "ok" if needed < free else "fail", "text": text}
+
+
+def show_sample(audit: dict[str, Any]) -> None:
+    """The audited row, what is trained in green (in brackets where there is no colour)."""
+    out.print(
+        "\none row, what is trained in [green]green[/]:" if out.is_terminal else "\none row, what is trained in [[brackets]]:",
+        markup=out.is_terminal,
+    )
+    for part in audit["sample"]:
+        if out.is_terminal:
+            out.print(part["text"], end="", markup=False, style="green" if part["trained"] else "dim")
+        else:
+            out.print(f"[[{part['text']}]]" if part["trained"] else part["text"], end="", markup=False)
+    out.print()

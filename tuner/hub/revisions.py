@@ -1,0 +1,50 @@
+"""Which commits Hub revisions stand for: `resolve(recipe)` asks the Hub (`refresh=true`), `commits(recipe)` looks into the local cache."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from huggingface_hub import HfApi, constants
+from huggingface_hub.file_download import repo_folder_name
+
+from tuner.hub.client import hub_errors
+from tuner.plan import is_local
+from tuner.schema.model import Source
+from tuner.schema.recipe import Recipe
+
+MAIN = "main"
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def resolve(recipe: Recipe) -> None:
+    """Replace `model.revision` and `data.revision` by the commits they stand for now. Raises TuneError (code 4) when the Hub cannot say."""
+    api = HfApi()
+    if _model_is_on_hub(recipe):
+        with hub_errors(f"ask which commit {recipe.model.id} is at", where="model.id"):
+            recipe.model.revision = api.model_info(recipe.model.id, revision=recipe.model.revision).sha
+    if recipe.data.id:
+        with hub_errors(f"ask which commit {recipe.data.id} is at", where="data.id"):
+            recipe.data.revision = api.dataset_info(recipe.data.id, revision=recipe.data.revision).sha
+
+
+def commits(recipe: Recipe) -> dict[str, str]:
+    """The commits that the local cache holds for the recipe's revisions: `{"model": "12fd25f…"}`; empty where nothing came from the Hub."""
+    found = {}
+    if _model_is_on_hub(recipe):
+        found["model"] = _cached("model", recipe.model.id, recipe.model.revision)
+    if recipe.data.id:
+        found["data"] = _cached("dataset", recipe.data.id, recipe.data.revision)
+    return {name: commit for name, commit in found.items() if commit}
+
+
+def _model_is_on_hub(recipe: Recipe) -> bool:
+    return recipe.model.source is not Source.wheel and not is_local(recipe)
+
+
+def _cached(repo_type: str, repo_id: str, revision: str | None) -> str | None:
+    """A commit is itself; a branch or tag is a file of that name, written by the client when it last looked."""
+    if revision and _COMMIT.fullmatch(revision):
+        return revision
+    reference = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo_id, repo_type=repo_type) / "refs" / (revision or MAIN)
+    return reference.read_text(encoding="utf-8").strip() if reference.is_file() else None

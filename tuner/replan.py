@@ -1,0 +1,62 @@
+"""A run's recipe as a file, planned again: `write_recipe(plan)`, `replan(folder, ["eval.limit=50"], only="eval")`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from tuner.checks import RULES
+from tuner.errors import TuneError
+from tuner.files import find_files
+from tuner.plan import Plan, make_plan, read_plan
+from tuner.registry import kinds
+from tuner.runs import write_text
+from tuner.schema.compose import compose
+from tuner.schema.recipe import GROUPS
+
+
+def write_recipe(plan: Plan) -> None:
+    """Write `recipe.yaml` into the run folder: every value resolved, so that it gives the same run wherever its files are found."""
+    values = {k: v for k, v in plan.recipe.items() if k != "kind"}
+    variants = [{group: values[group]["kind"]} for group in GROUPS if kinds(group)]
+    sections = {k: {i: j for i, j in v.items() if i != "kind"} if isinstance(v, dict) else v for k, v in values.items()}
+    for key in ("path", "eval_path"):
+        sections["data"][key] = _found_from(Path(plan.folder), sections["data"][key], plan.files.get(f"data.{key}"))
+    sections = {k: v for k, v in sections.items() if v != {}}
+    head = f"# {plan.name}: the resolved recipe of this run, by tune {plan.tuner}\n# run it again: tune recipe=recipe.yaml\n"
+    write_text(
+        Path(plan.folder) / "recipe.yaml",
+        head + yaml.safe_dump({"defaults": variants, **sections}, sort_keys=False, allow_unicode=True, width=140),
+    )
+
+
+def _found_from(folder: Path, path: str | None, files: list[str] | None) -> str | None:
+    """The data path as it was written, or absolute where it would not be found from here by the recipe in the run folder."""
+    if path is None or files is None:
+        return path
+    try:
+        if [str(p) for p in find_files(path, beside=folder)] == files:
+            return path
+    except TuneError:
+        pass
+    return files[0] if len(files) == 1 else str(Path(files[0]).parent / Path(path).name if "*" in path else Path(files[0]).parent)
+
+
+def replan(folder: Path, overrides: list[str], *, only: str) -> Plan:
+    """The run's plan with other values in one section. Raises TuneError (code 2) when more would change than that section allows."""
+    for override in overrides:
+        key = override.partition("=")[0]
+        if key.partition(".")[0] != only:
+            raise TuneError(
+                f"only `{only}.*` can change here",
+                override,
+                f"to change more, run the recipe again: tune recipe={folder / 'recipe.yaml'} {override}",
+            )
+    before = read_plan(folder / "plan.json")
+    plan = make_plan(compose(str(folder / "recipe.yaml"), overrides, rules=RULES))
+    if plan.folder != before.folder:
+        moved = plan.stage("train").key == before.stage("train").key
+        what = "the run folder was moved" if moved else "the run's inputs are not what they were when it was trained"
+        raise TuneError(what, str(folder), f"run its recipe again: tune recipe={folder / 'recipe.yaml'}")
+    return plan
