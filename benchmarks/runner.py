@@ -95,6 +95,7 @@ def report(title: str, found: dict[str, dict[str, Any]], *, folder: Path) -> Non
     print(f"\n{title}\n{'':<34}{'wall s':>9}{'min':>9}{'cpu s':>9}{'MB':>7}{'ratio':>8}")
     for name, row in found.items():
         marks = "  ".join(f"{m} {s:.2f}" for m, s in row["marks_s"].items())
+        sizes = f"{row['peak_rss_mb']:>7}{row['ratio']:>8.2f}"
         print(f"{name:<34}{row['wall_s']:>9.3f}{row['wall_min_s']:>9.3f}{row['cpu_s']:>9.3f}{sizes}  {marks}")
     folder.mkdir(parents=True, exist_ok=True)
     machine = {"cpus": os.cpu_count(), "system": platform.platform(), "python": sys.version.split()[0]}

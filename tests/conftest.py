@@ -11,6 +11,7 @@ import pytest
 # Before any library reads them. The model cache stays the person's own, so that a converted model is there for all tests that want one.
 os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "WANDB_MODE": "offline"}
 os.environ.pop("HF_TOKEN", None)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: threads that wait for each other cost six times what they save
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"

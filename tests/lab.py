@@ -18,10 +18,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from tests.tiny import make_model, write_rows
 from tuner.checks import RULES
+from tuner.commands.run_ import plan_path
 from tuner.context import Run
 from tuner.plan import Plan, make_plan
 from tuner.registry import load
-from tuner.runs import write_json
 from tuner.schema.compose import compose
 from tuner.tasks import Task
 from tuner.train.fit import fit
@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RECIPE = """\
 # small — a test
 model: {id: MODEL, dtype: float32}
-data: {path: train.jsonl, eval_path: eval.jsonl}
+data: {path: FOLDER/train.jsonl, eval_path: FOLDER/eval.jsonl}
 trainer: {batch_size: 8, learning_rate: 1e-2, precision: fp32, save_steps: 2}
 eval: {metrics: [json, exact_match], max_new_tokens: 20}
 hardware: {device: cpu}
@@ -68,16 +68,27 @@ class Lab:
         return Run(plan=plan, recipe=plan.load_recipe(), device=torch.device("cpu"), tell=self.told.append)
 
     def write_plan(self, *overrides: str) -> Path:
-        """A plan as a file, for a worker."""
+        """The plan as a file, for a worker."""
         plan = self.plan(*overrides)
-        path = Path(plan.folder) / "plans" / "given.json"
-        write_json(path, {**json.loads(json.dumps(plan, default=lambda o: o.__dict__))})
+        path = plan_path(plan)
+        plan.write(path)
         return path
+
+    def start(self, plan: Path) -> subprocess.Popen[str]:
+        """A worker process on a plan; its output is one stream."""
+        argv = [sys.executable, "-m", "tuner.worker", str(plan)]
+        return subprocess.Popen(argv, cwd=self.folder, env=environ(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def tune(self, *args: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """`tune …` as a person types it in the project folder."""
         return subprocess.run(
-            [sys.executable, "-m", "tuner", *args], cwd=self.folder, env=environ(**environment), capture_output=True, text=True, timeout=120, check=False
+            [sys.executable, "-m", "tuner", *args],
+            cwd=self.folder,
+            env=environ(**environment),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
         )
 
 
@@ -89,7 +100,9 @@ def environ(**more: str) -> dict[str, str]:
 def make_lab(folder: Path, *, rows: int = 40, held_out: int = 8, recipe: str = RECIPE) -> Lab:
     """Lay out a project."""
     (folder / "recipes").mkdir(parents=True)
-    (folder / "recipes" / "small.yaml").write_text(recipe.replace("MODEL", str(tiny_model())), encoding="utf-8")
+    (folder / "recipes" / "small.yaml").write_text(
+        recipe.replace("MODEL", str(tiny_model())).replace("FOLDER", str(folder)), encoding="utf-8"
+    )
     write_rows(folder / "train.jsonl", rows)
     write_rows(folder / "eval.jsonl", held_out, start=1000)
     return Lab(folder)

@@ -12,7 +12,18 @@ from tests.conftest import ROOT
 
 PACKAGE = ROOT / "tuner"
 # From left to right, as in DESIGN.md: a module imports only from what stands further left (and from its own package).
-LIGHT = ("errors registry", "runs", "files schema", "plan", "checks estimate", "render", "replan progress", "launch", "commands", "cli __main__")
+LIGHT = (
+    "errors registry measures",
+    "runs",
+    "files schema",
+    "plan",
+    "checks estimate",
+    "render",
+    "recipe_file progress",
+    "launch",
+    "commands",
+    "cli __main__",
+)
 HEAVY = (
     "results environment worker_env context",
     "data",
@@ -24,7 +35,18 @@ HEAVY = (
     "worker",
 )
 ENTRY = {"launch", "commands", "cli", "__main__"}  # what starts a worker, and is never imported by it
-TORCH_AND_ITS_LIKE = {"torch", "transformers", "datasets", "trl", "peft", "accelerate", "bitsandbytes", "numpy", "safetensors", "tokenizers"}
+TORCH_AND_ITS_LIKE = {
+    "torch",
+    "transformers",
+    "datasets",
+    "trl",
+    "peft",
+    "accelerate",
+    "bitsandbytes",
+    "numpy",
+    "safetensors",
+    "tokenizers",
+}
 RANKS = {name: rank for rank, names in enumerate(LIGHT + HEAVY) for name in names.split()}
 IS_LIGHT = {name for names in LIGHT for name in names.split()}
 
@@ -109,11 +131,15 @@ def test_files_and_functions_fit_a_screen(path: Path) -> None:
 def test_what_is_public_is_documented(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     named = [n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef) and not n.name.startswith("_")]
-    named += [m for n in named if isinstance(n, ast.ClassDef) for m in n.body if isinstance(m, ast.FunctionDef) and not m.name.startswith("_")]
+    named += [
+        m for n in named if isinstance(n, ast.ClassDef) for m in n.body if isinstance(m, ast.FunctionDef) and not m.name.startswith("_")
+    ]
     assert [n.name for n in named if ast.get_docstring(n) is None] == []
 
 
 def test_no_file_names_a_package_registry_s_host() -> None:
     hosts = ("pypi" + ".org", "files.python" + "hosted")
-    found = [p for p in (*written(), ROOT / "constraints.txt", ROOT / "pyproject.toml") if any(h in p.read_text(encoding="utf-8") for h in hosts)]
+    found = [
+        p for p in (*written(), ROOT / "constraints.txt", ROOT / "pyproject.toml") if any(h in p.read_text(encoding="utf-8") for h in hosts)
+    ]
     assert found == []

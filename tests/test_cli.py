@@ -39,6 +39,14 @@ def tune(*args: str, cwd: Path | None = None, **environment: str) -> subprocess.
         (["recipe=quickstart", "-m", "seed=1,2"], 2, "-m"),
         (["recipe=quickstart", "trainer.learning_rate", "3"], 2, "key=value"),
         (["ls", "modl"], 2, "did you mean `tune ls model`?"),
+        (["quickstart"], 2, "did you mean `tune recipe=quickstart`?"),
+        (["recipe", "quickstart"], 2, "did you mean `tune recipe=quickstart`?"),
+        (["mine.yaml"], 2, "did you mean `tune recipe=mine.yaml`?"),
+        (["show", "quickstart"], 2, "`tune show recipe=quickstart`"),
+        (["gc", "yes"], 2, "did you mean `--yes`?"),
+        (["recipe=quickstart", "dry_run"], 2, "write `dry_run=true`"),
+        (["recipe=quickstart", "data=mine.jsonl"], 2, "your own is `data.path=mine.jsonl`"),
+        (["recipe=quickstart", "model=org/name"], 2, "your own is `model.id=org/name`"),
         (["explain", "lerning_rate"], 2, "trainer.learning_rate"),
         (["rm", "nothing", "--yes"], 2, "no run called"),
         (["cp", "quickstart", "mine.yaml"], 2, "already there"),
@@ -68,7 +76,19 @@ def test_faults_of_every_kind_come_in_one_go_within_a_second_and_a_half(project:
 
 
 HEAVY = ("torch", "transformers", "datasets", "trl", "peft", "accelerate", "numpy", "huggingface_hub", "pandas", "jinja2")
-LOADED = f"import sys; from tuner.cli import main; code = main(sys.argv[1:]); print([m for m in {HEAVY} if m in sys.modules], file=sys.stderr); sys.exit(code)"
+LOADED = f"""
+import sys
+from tuner.cli import main
+main(sys.argv[1:])
+print([m for m in {HEAVY} if m in sys.modules], file=sys.stderr)
+"""
+COUNTED = """
+import sys
+before = set(sys.modules)
+from tuner.cli import main
+main(sys.argv[1:])
+print(len(set(sys.modules) - before), file=sys.stderr)
+"""
 
 
 @pytest.mark.parametrize(
@@ -86,15 +106,16 @@ LOADED = f"import sys; from tuner.cli import main; code = main(sys.argv[1:]); pr
 )
 def test_nothing_heavy_is_loaded(args: list[str], project: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    answer = subprocess.run([sys.executable, "-c", LOADED, *args], capture_output=True, text=True, check=False, env=environment, cwd=project)
+    answer = subprocess.run(
+        [sys.executable, "-c", LOADED, *args], capture_output=True, text=True, check=False, env=environment, cwd=project
+    )
     assert answer.stderr.strip().splitlines()[-1] == "[]"
 
 
 @pytest.mark.parametrize("args", [["--help"], ["--version"], []], ids=str)
 def test_help_loads_nothing_but_the_command(args: list[str], project: Path) -> None:
-    code = "import sys; before = set(sys.modules); from tuner.cli import main; main(sys.argv[1:]); print(len(set(sys.modules) - before), file=sys.stderr)"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    answer = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, check=True, env=environment)
+    answer = subprocess.run([sys.executable, "-c", COUNTED, *args], capture_output=True, text=True, check=True, env=environment)
     assert int(answer.stderr) <= 5
 
 
@@ -151,6 +172,8 @@ def test_ctrl_c_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_reader_that_stops_reading_is_no_error(project: Path) -> None:
     line = f'"{sys.executable}" -m tuner schema | head -n 1; echo ${{PIPESTATUS[0]}}'
-    answer = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": str(ROOT)}, cwd=project)
+    answer = subprocess.run(
+        ["bash", "-c", line], capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": str(ROOT)}, cwd=project
+    )
     assert answer.stdout.splitlines() == ["{", "0"]
     assert answer.stderr == ""

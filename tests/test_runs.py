@@ -53,7 +53,8 @@ def test_a_full_disk_is_one_message() -> None:
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
     code = (
-        "from pathlib import Path; from tuner.runs import write_text; from tuner.render import print_error; from tuner.errors import TuneError\n"
+        "from pathlib import Path; from tuner.runs import write_text\n"
+        "from tuner.render import print_error; from tuner.errors import TuneError\n"
         "real = Path.with_name; Path.with_name = lambda self, name: Path('/dev/full')\n"
         "Path.unlink = lambda self, missing_ok=False: None\n"
         "try: write_text(Path('x.json'), 'a' * 100)\n"
@@ -85,7 +86,10 @@ def test_a_stage_is_done_when_its_marker_is_there(tmp_path: Path) -> None:
 
 def hold(folder: Path) -> subprocess.Popen[str]:
     """A process that holds the folder's lock until its input ends."""
-    code = f"import sys; from pathlib import Path; from tuner.runs import lock\nwith lock(Path({str(folder)!r})): print('held', flush=True); sys.stdin.read()"
+    code = (
+        "import sys; from pathlib import Path; from tuner.runs import lock\n"
+        f"with lock(Path({str(folder)!r})): print('held', flush=True); sys.stdin.read()"
+    )
     holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"

@@ -55,7 +55,7 @@ def dispatch(args: list[str], *, debug: bool) -> int:
     verb = args.pop(0) if args[0] in VERBS else "run"
     try:
         if verb == "run" and args and "=" not in args[0] and not args[0].startswith("-"):
-            guess = nearest(args[0], VERBS)
+            guess = load("tuner.commands.request").command_meant(args) or nearest(args[0], VERBS)
             fix = f"did you mean `tune {guess}`?" if guess else "run a recipe with `tune recipe=NAME`; verbs: `tune --help`"
             raise TuneError(f"unknown verb `{args[0]}`", "", fix)
         if "-h" in args or "--help" in args:

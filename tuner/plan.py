@@ -57,6 +57,7 @@ class Plan:
     choices: dict[str, str]
     origins: dict[str, str]
     files: dict[str, list[str]]
+    content: dict[str, list[str]]
     stages: tuple[Stage, ...]
 
     def stage(self, name: str) -> Stage:
@@ -73,8 +74,12 @@ class Plan:
         return all(s.done for s in self.stages)
 
     def load_recipe(self) -> Recipe:
-        """The recipe as typed dataclasses."""
-        return from_plain(self.recipe)
+        """The recipe as typed dataclasses. Raises TuneError (code 2) when another version of tune wrote it, with other keys."""
+        try:
+            return from_plain(self.recipe)
+        except (KeyError, TypeError) as error:
+            what = f"this is tune {tuner.__version__}, the plan was written by {self.tuner}: {type(error).__name__} {error}"
+            raise TuneError("the plan does not fit this version", self.folder, f"{what}; run its recipe again") from error
 
     def write(self, path: Path) -> None:
         """Freeze the plan into a file."""
@@ -96,38 +101,43 @@ def make_plan(composed: Composed) -> Plan:
     recipe, reading = composed.recipe, composed.reading
     files = _find(composed)
     content = {key: hashes([Path(f) for f in found]) for key, found in files.items()}
-    left_out = set() if recipe.eval.enabled else {"baseline", "evaluate"}
-    left_out |= set() if recipe.hub.enabled else {"publish"}
-    needs = {name: tuple(n for n in inputs if n not in left_out) for name, inputs in STAGES.items() if name not in left_out}
-    keys: dict[str, str] = {}
-    for name, inputs in needs.items():
-        keys[name] = _key(name, [keys[i] for i in inputs], key_values(recipe, name) | _world(recipe, name, content))
     output = Path(recipe.output_dir).expanduser().absolute()
-    folder = output / str(recipe.name) / keys["train"]
-    places = {n: output / ".cache" / f"{n}-{keys[n]}" if n in SHARED else folder for n in needs}
+    stages = _stages(recipe, content, fixed={}, output=output)
     return Plan(
         format=FORMAT,
         tuner=tuner.__version__,
         name=str(recipe.name),
         recipe_name=reading.recipes["main"].path.stem,
-        folder=str(folder),
+        folder=next(s.folder for s in stages if s.name == "train"),
         recipe=plain(recipe),
         choices=dict(reading.choices),
         origins={k: reading.origin(k) for k in flat(recipe)},
         files=files,
-        stages=tuple(Stage(name=n, key=keys[n], needs=i, folder=str(places[n])) for n, i in needs.items()),
+        content=content,
+        stages=stages,
     )
 
 
-def with_hub(plan: Plan, recipe: Recipe) -> Plan:
-    """The same run, to be published as `recipe.hub` says. No other stage changes, so data and model need not be here any more."""
-    needs = tuple(n for n in STAGES["publish"] if plan.has(n))
-    key = _key("publish", [plan.stage(n).key for n in needs], key_values(recipe, "publish"))
-    publish = Stage(name="publish", key=key, needs=needs, folder=plan.folder)
-    others = tuple(s for s in plan.stages if s.name != "publish")
-    changed = {k for k, v in flat(recipe).items() if v != flat(plan.load_recipe())[k]}
-    origins = {k: "command line" if k in changed else origin for k, origin in plan.origins.items()}
-    return dataclasses.replace(plan, recipe=plain(recipe), origins=origins, stages=(*others, publish))
+def amended(plan: Plan, recipe: Recipe, *, folder: Path) -> Plan:
+    """The run in `folder`, measured or published as `recipe` says. Training keeps its key, so data and model need not be here any more."""
+    fixed = {s.name: s.key for s in plan.stages if s.name in ("prepare", "train")}
+    stages = _stages(recipe, plan.content, fixed=fixed, output=folder.parent.parent)
+    before, after = flat(plan.load_recipe()), flat(recipe)
+    origins = {k: "command line" if after[k] != before[k] else origin for k, origin in plan.origins.items()}
+    return dataclasses.replace(plan, folder=str(folder), recipe=plain(recipe), origins=origins, stages=stages)
+
+
+def _stages(recipe: Recipe, content: dict[str, list[str]], *, fixed: dict[str, str], output: Path) -> tuple[Stage, ...]:
+    """The stages that a recipe asks for, with their keys (those in `fixed` as they are) and folders under `output`."""
+    left_out = set() if recipe.eval.enabled else {"baseline", "evaluate"}
+    left_out |= set() if recipe.hub.enabled else {"publish"}
+    needs = {name: tuple(n for n in inputs if n not in left_out) for name, inputs in STAGES.items() if name not in left_out}
+    keys: dict[str, str] = {}
+    for name, inputs in needs.items():
+        keys[name] = fixed.get(name) or _key(name, [keys[i] for i in inputs], key_values(recipe, name) | _world(recipe, name, content))
+    run = output / str(recipe.name) / keys["train"]
+    places = {n: output / ".cache" / f"{n}-{keys[n]}" if n in SHARED else run for n in needs}
+    return tuple(Stage(name=n, key=keys[n], needs=i, folder=str(places[n])) for n, i in needs.items())
 
 
 def _key(stage: str, inputs: list[str], values: dict[str, Any]) -> str:

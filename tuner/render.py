@@ -91,8 +91,8 @@ def print_plan(plan: Plan, size: Estimate, *, command: str) -> None:
 
 def print_result(plan: Plan) -> None:
     """The last thing on the screen: base against tuned on the held-out rows, and where everything is."""
-    path = Path(plan.folder) / "metrics.json"
-    if path.is_file():
+    path = Path(plan.folder) / "eval" / plan.stage("evaluate").key / "metrics.json" if plan.has("evaluate") else None
+    if path is not None and path.is_file():
         found = read_json(path)
         rows = []
         for name, base in found["base"].items():

@@ -3,93 +3,31 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from tuner.measures import HEADLINES, LOWER_IS_BETTER, Metric
 from tuner.plan import Plan, read_plan
 from tuner.runs import read_json
 from tuner.schema.adapter import Lora
 from tuner.schema.base import flat
 from tuner.schema.recipe import Recipe
 
-LOWER_IS_BETTER = ("loss", "perplexity")
-HEADLINES = ("exact_match", "valid_json", "loss")  # the first of these that was measured is the run's result in one line
+OPTION_FILES = "tuner/conf/"
 # What may hold a path of this machine: such values are shown and published by their last part alone.
 PATH_KEYS = ("output_dir", "data.path", "data.eval_path", "model.id", "model.chat_template")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Metric:
-    """One measurement, base against tuned. `low` and `high`: 95 % interval of tuned − base, where one was computed.
-
-    `verdict`: `better`, `worse` or `cannot tell` (the interval holds 0); `not tested` where there is no interval.
-    """
+class Setting(NamedTuple):
+    """A recipe value and where it was set: `from_option` when in a value file of ours (`model: smollm2-135m`)."""
 
     key: str
-    base: float | None
-    tuned: float | None
-    low: float | None = None
-    high: float | None = None
-    verdict: str = "not tested"
-
-    @property
-    def name(self) -> str:
-        """`field/intent` as "intent", `exact_match` as "exact match"."""
-        return {"valid_json": "valid JSON"}.get(self.key) or self.key.removeprefix("field/").replace("_", " ")
-
-    @property
-    def is_field(self) -> bool:
-        """Whether it is the accuracy of one JSON field."""
-        return self.key.startswith("field/")
-
-    @property
-    def is_rate(self) -> bool:
-        """Whether it lies between 0 and 1."""
-        return self.key not in LOWER_IS_BETTER
-
-    @property
-    def change(self) -> float | None:
-        """Tuned − base."""
-        return None if self.base is None or self.tuned is None else self.tuned - self.base
-
-    @property
-    def interval(self) -> str:
-        """The interval as text: `0.71–0.86`, or `−2.6 to −2.4` where a dash would be read as a sign."""
-        if self.low is None or self.high is None:
-            return ""
-        joint = "–" if self.low >= 0 else " to "
-        return f"{figure(self.low)}{joint}{figure(self.high)}"
-
-    @property
-    def sentence(self) -> str:
-        """`exact match 0.02 → 0.81 (+0.79, 95 % interval 0.71–0.86)`."""
-        if self.change is None:
-            return f"{self.name} {figure(self.base if self.tuned is None else self.tuned)}"
-        tested = f", 95 % interval {self.interval}" if self.interval else ""
-        return f"{self.name} {figure(self.base)} → {figure(self.tuned)} ({figure(self.change, signed=True)}{tested})"
-
-
-def figure(value: float | None, *, signed: bool = False) -> str:
-    """A measurement with two decimals, three where two would round it to 0 or 1, one when it is large; a dash for none."""
-    if value is None or math.isnan(value):
-        return "–"
-    size = abs(value)
-    decimals = 1 if size >= 100 else 3 if size not in (0.0, 1.0) and f"{size:.2f}" in ("0.00", "1.00") else 2
-    text = f"{value:+.{decimals}f}" if signed else f"{value:.{decimals}f}"
-    return text.replace("-", "−")
-
-
-def duration(seconds: float) -> str:
-    """272 as `4 min 32 s`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+    value: Any
+    origin: str
+    from_option: bool
 
 
 @dataclass(frozen=True)
@@ -189,10 +127,13 @@ class Results:
         name = {"lora": "LoRA", "qlora": "QLoRA"}.get(adapter.kind, adapter.kind)
         return f"{'DoRA' if adapter.use_dora else name}, rank {adapter.r}"
 
-    def changed(self) -> list[tuple[str, Any, str]]:
-        """(key, value, where it comes from) of every recipe value that is not the schema's default."""
+    def changed(self) -> list[Setting]:
+        """Every recipe value that is not the schema's default: what a person wrote first, then what the options chosen bring along."""
         values = self.public_values()
-        return [(k, values[k], public(origin)) for k, origin in self.plan.origins.items() if origin != "default" and k in values]
+        found = [
+            Setting(k, values[k], public(o), OPTION_FILES in o) for k, o in self.plan.origins.items() if o != "default" and k in values
+        ]
+        return sorted(found, key=lambda s: s.from_option)
 
     def public_values(self) -> dict[str, Any]:
         """The recipe by dotted key, without the folders of this machine."""

@@ -14,9 +14,9 @@ from typing import Any
 
 from tuner.errors import BUG, INTERRUPTED, OK, TuneError
 from tuner.plan import Plan, read_plan
+from tuner.recipe_file import write_recipe
 from tuner.registry import load, load_extensions
 from tuner.render import out, print_bug, print_error, print_result
-from tuner.replan import write_recipe
 from tuner.runs import disk_error, lock
 from tuner.worker_env import quiet
 

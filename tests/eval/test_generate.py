@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from tests.lab import tiny_model, tiny_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tests.lab import tiny_model, tiny_tokenizer
 from tuner.data.chat import prompt_ids
 from tuner.eval.generate import answers, settings, stop_ids
 from tuner.model import packed

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from tests.lab import tiny_model
 from transformers import AutoModelForCausalLM
 
+from tests.lab import tiny_model
 from tuner.data.chat import TokenRow
 from tuner.eval import loss as module
 from tuner.eval.loss import row_losses

@@ -16,7 +16,8 @@ import pytest
 from tests.synthetic import train_log, write_run
 from tuner.eval import svg
 from tuner.eval.report import answer, read_log, write_report
-from tuner.results import figure, read_results
+from tuner.measures import figure
+from tuner.results import read_results
 from tuner.runs import read_json, write_json
 
 ATTACK = "<script>alert('x')</script><img src=x onerror=alert(1)>\"'</pre>{{ 7*7 }}"
@@ -214,19 +215,17 @@ def test_ticks_are_round_and_cover_the_range(low: float, high: float) -> None:
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium, to see the page as a person does")
 @pytest.mark.parametrize("width", [1280, 390])
 def test_fits_the_screen(run: Path, tmp_path: Path, width: int) -> None:
-    """Nothing reaches beyond the right edge; a script that the page itself would forbid looks."""
+    """Nothing reaches beyond the right edge. A script looks, which the page itself would forbid, in a frame: a window has a least width."""
     assert CHROMIUM is not None
     page = write_report(run).read_text(encoding="utf-8").replace("default-src 'none'; ", "default-src 'none'; script-src 'unsafe-inline'; ")
-    over = "[...document.querySelectorAll('*')].filter(e => e.getBoundingClientRect().right > innerWidth + 1).length"
-    probe = f"<script>document.title = {over} + ' of ' + innerWidth + ' stick out'</script></body>"
+    over = "[...document.querySelectorAll('*')].filter(e => e.getBoundingClientRect().right > innerWidth).map(e => e.className)"
+    probe = f"<script>parent.postMessage(`${{{over}}} of ${{innerWidth}} stick out`, '*')</script></body>"
     (tmp_path / "page.html").write_text(page.replace("</body>", probe), encoding="utf-8")
-    command = [
-        CHROMIUM,
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        f"--user-data-dir={tmp_path}/chromium",
-        f"--window-size={width},1000",
-    ]
-    done = subprocess.run([*command, "--dump-dom", f"file://{tmp_path}/page.html"], capture_output=True, text=True, timeout=120, check=True)
-    assert f"<title>0 of {width} stick out</title>" in done.stdout
+    frame = (
+        f"<script>onmessage = m => document.title = m.data</script><iframe src=page.html width={width} height=900 frameborder=0></iframe>"
+    )
+    (tmp_path / "frame.html").write_text(frame, encoding="utf-8")
+    flags = ["--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/chromium", "--virtual-time-budget=5000"]
+    command = [CHROMIUM, *flags, "--dump-dom", f"file://{tmp_path}/frame.html"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert f"<title> of {width} stick out</title>" in done.stdout

@@ -21,7 +21,7 @@ from tuner.hub.card import write_card
 from tuner.hub.preflight import may_write
 from tuner.hub.push import publish
 from tuner.hub.revisions import commits, resolve
-from tuner.plan import read_plan, with_hub
+from tuner.plan import amended, read_plan
 from tuner.runs import is_done, read_json
 
 TOKEN = "hf_" + "aB3" * 11 + "q"
@@ -208,11 +208,11 @@ def test_only_hub_keys_can_change(folder: Path, hub: HubServer) -> None:
 
 def test_a_push_changes_the_publish_stage_alone(folder: Path) -> None:
     plan = read_plan(folder / "plan.json")
-    same = with_hub(plan, plan.load_recipe())
+    same = amended(plan, plan.load_recipe(), folder=folder)
     assert {s.name: s.key for s in same.stages} == {s.name: s.key for s in plan.stages}
     recipe = plan.load_recipe()
     recipe.hub.repo_id = "me/tickets"
-    changed = with_hub(plan, recipe)
+    changed = amended(plan, recipe, folder=folder)
     assert [s.name for s in changed.stages if s.key != plan.stage(s.name).key] == ["publish"]
     assert changed.origins["hub.repo_id"] == "command line"
     assert not is_done(folder, "publish", changed.stage("publish").key)

@@ -29,7 +29,9 @@ def test_each_value_tells_where_it_came_from() -> None:
     found = mine("trainer.batch_size=4")
     assert found.recipe.trainer.learning_rate == 1e-3
     assert found.recipe.trainer.batch_size == 4
-    origins = {k: found.reading.origin(k) for k in ("trainer.learning_rate", "trainer.batch_size", "trainer.optim", "model.id", "data.path")}
+    origins = {
+        k: found.reading.origin(k) for k in ("trainer.learning_rate", "trainer.batch_size", "trainer.optim", "model.id", "data.path")
+    }
     assert origins == {
         "trainer.learning_rate": "mine.yaml:6",
         "trainer.batch_size": "command line",
@@ -46,7 +48,10 @@ def test_the_name_is_the_file_s_unless_it_is_said() -> None:
 
 
 def test_a_recipe_builds_on_another_and_overrides_it(project: Path) -> None:
-    write(project / "recipes/team/base.yaml", "defaults: [{model: smollm2-135m}, {adapter: qlora}]\ndata: {path: train.jsonl}\nadapter: {r: 4}\nseed: 7\n")
+    write(
+        project / "recipes/team/base.yaml",
+        "defaults: [{model: smollm2-135m}, {adapter: qlora}]\ndata: {path: train.jsonl}\nadapter: {r: 4}\nseed: 7\n",
+    )
     write(project / "recipes/team/child.yaml", "defaults: [{recipe: team/base}]\nadapter: {r: 8}\n")
     found = mine(name="team/child")
     assert isinstance(found.recipe.adapter, QLora)
@@ -56,7 +61,10 @@ def test_a_recipe_builds_on_another_and_overrides_it(project: Path) -> None:
 
 
 def test_a_recipe_builds_on_one_that_builds_on_another(project: Path) -> None:
-    write(project / "recipes/a.yaml", "defaults: [{model: smollm2-135m}]\ndata: {path: train.jsonl}\nseed: 1\ntrainer: {batch_size: 2, max_steps: 3}\n")
+    write(
+        project / "recipes/a.yaml",
+        "defaults: [{model: smollm2-135m}]\ndata: {path: train.jsonl}\nseed: 1\ntrainer: {batch_size: 2, max_steps: 3}\n",
+    )
     write(project / "recipes/b.yaml", "defaults: [{recipe: a}]\nseed: 2\n")
     write(project / "recipes/c.yaml", "defaults: [{recipe: b}]\ntrainer: {max_steps: 4}\n")
     recipe = mine(name="c").recipe
@@ -90,7 +98,9 @@ def test_an_option_with_a_value_file_sets_its_values() -> None:
 
 
 def test_switching_a_variant_drops_the_recipe_s_keys_of_the_old_one_and_says_so(project: Path) -> None:
-    write(project / "q.yaml", "defaults: [{model: smollm2-135m}, {adapter: qlora}]\ndata: {path: train.jsonl}\nadapter: {quant: fp4, r: 32}\n")
+    write(
+        project / "q.yaml", "defaults: [{model: smollm2-135m}, {adapter: qlora}]\ndata: {path: train.jsonl}\nadapter: {quant: fp4, r: 32}\n"
+    )
     found = mine("adapter=lora", name="q.yaml")
     assert type(found.recipe.adapter) is Lora
     assert found.recipe.adapter.r == 32
@@ -147,7 +157,9 @@ def test_lists_and_regular_expressions_are_both_taken_as_target_modules() -> Non
 
 @pytest.mark.usefixtures("project")
 def test_a_value_may_refer_to_another_key() -> None:
-    Path("r.yaml").write_text("defaults: [{model: smollm2-135m}]\ndata: {path: train.jsonl}\ntrainer: {batch_size: 4, eval_steps: '${trainer.batch_size}'}\n")
+    Path("r.yaml").write_text(
+        "defaults: [{model: smollm2-135m}]\ndata: {path: train.jsonl}\ntrainer: {batch_size: 4, eval_steps: '${trainer.batch_size}'}\n"
+    )
     assert mine(name="r.yaml").recipe.trainer.eval_steps == 4
 
 

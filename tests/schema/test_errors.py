@@ -62,7 +62,9 @@ def test_an_unknown_key_in_a_file_has_its_line() -> None:
 
 
 def test_all_faults_of_file_command_line_and_rules_come_together() -> None:
-    name = recipe("defaults:\n  - modl: x\n  - adapter: lorra\n  - model: smollm2-135m\ndata: {pth: a}\ntrainer: {batch_size: 0, lr: 1}\nsed: 1\n")
+    name = recipe(
+        "defaults:\n  - modl: x\n  - adapter: lorra\n  - model: smollm2-135m\ndata: {pth: a}\ntrainer: {batch_size: 0, lr: 1}\nsed: 1\n"
+    )
     found = {p.where: p.what for p in faults("eval.metric=json", "hub=nowhere", "trainer.seed=1", "hub.repo_id=x", recipe=name)}
     assert found == {
         "bad.yaml:2": "unknown section `modl`",
@@ -144,7 +146,9 @@ def test_resolvers_are_refused_in_files_and_on_the_command_line(value: str, monk
 
 
 def test_resolvers_are_refused_inside_lists_and_mappings() -> None:
-    name = recipe(BASE.replace("train.jsonl}", "train.jsonl, columns: {prompt: '${oc.env:HOME}'}}") + "eval: {metrics: ['${oc.env:HOME}']}\n")
+    name = recipe(
+        BASE.replace("train.jsonl}", "train.jsonl, columns: {prompt: '${oc.env:HOME}'}}") + "eval: {metrics: ['${oc.env:HOME}']}\n"
+    )
     assert [p.what.split(":")[0] for p in faults(recipe=name)] == ["`data.columns` uses a resolver", "`eval.metrics` uses a resolver"]
 
 

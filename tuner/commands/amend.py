@@ -9,7 +9,8 @@ from omegaconf import OmegaConf
 from tuner.checks import RULES
 from tuner.errors import Problem, TuneError
 from tuner.plan import Plan
-from tuner.schema.layers import Reading, parse_overrides
+from tuner.schema.layers import parse_overrides
+from tuner.schema.reading import Reading
 from tuner.schema.recipe import Recipe
 from tuner.schema.walk import Walk
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from tuner.commands.amend import amend
 from tuner.commands.request import parse
 from tuner.commands.run_ import plan_path
 from tuner.errors import TuneError
+from tuner.files import hashes
 from tuner.launch.local import submit
+from tuner.plan import Plan, amended, read_plan
 from tuner.render import out, print_json, print_result
-from tuner.replan import replan
 from tuner.runs import find_run, read_json
 
 
@@ -22,11 +24,7 @@ def main(args: list[str]) -> int:
     request = parse(args, words=1)
     if not request.words:
         raise TuneError("evaluate which run?", "", "`tune eval RUN`; see `tune ls runs`")
-    plan = replan(find_run(request.words[0]), request.overrides, only="eval")
-    if not plan.has("evaluate"):
-        raise TuneError("this run measures nothing", request.words[0], "add `eval.enabled=true`")
-    if not plan.stage("train").done:
-        raise TuneError(f"{plan.name} has not finished training", plan.folder, "run its recipe again: it goes on where it stopped")
+    plan = _plan(find_run(request.words[0]), request.overrides)
     if plan.stage("evaluate").done and not request.json:
         out.print("already measured with these settings:")
         print_result(plan)
@@ -39,3 +37,17 @@ def main(args: list[str]) -> int:
     if request.json:
         print_json(read_json(Path(plan.folder) / "eval" / plan.stage("evaluate").key / "metrics.json"))
     return 0
+
+
+def _plan(folder: Path, overrides: list[str]) -> Plan:
+    """The run's plan, to be measured as asked now. Raises TuneError (code 2) for a run without a result, or when its rows have changed."""
+    plan = read_plan(folder / "plan.json")
+    if not plan.stage("train").done:
+        raise TuneError(f"{plan.name} has not finished training", str(folder), "run its recipe again: it goes on where it stopped")
+    for key, files in plan.files.items():
+        if any(not Path(f).is_file() for f in files) or hashes([Path(f) for f in files]) != plan.content[key]:
+            fix = f"put them back, or run its recipe again: tune recipe={folder / 'recipe.yaml'}"
+            raise TuneError(f"the files of `{key}` are not what they were when the run was made", ", ".join(files), fix)
+    recipe = amend(plan, overrides, section="eval")
+    recipe.eval.enabled = True
+    return amended(plan, recipe, folder=folder)

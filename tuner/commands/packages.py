@@ -59,9 +59,11 @@ def versions() -> Iterator[Finding]:
     _, needed = supported()
     first = {e for r, extra in needed if r.name == "tuner" and extra == QUICKSTART for e in r.extras} | {QUICKSTART}
     absent: list[str] = []
+    seen = {"tuner"}  # its own extras
     for requirement, extra in needed:
-        if requirement.name == "tuner":
+        if requirement.name in seen:
             continue
+        seen.add(requirement.name)
         pinned = f'pip install "{requirement.name}{requirement.specifier}"'
         install = f'pip install "tuner[{extra}]"' if extra else pinned
         try:
@@ -73,7 +75,7 @@ def versions() -> Iterator[Finding]:
                 yield Finding(
                     check="package", status="warn", what=f"{requirement.name} is not installed: the quickstart needs it", fix=install
                 )
-            elif f"{requirement.name} ({extra})" not in absent:
+            else:
                 absent.append(f"{requirement.name} ({extra})")
             continue
         if requirement.specifier.contains(installed, prereleases=True):

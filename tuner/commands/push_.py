@@ -14,7 +14,7 @@ from tuner.commands.amend import amend
 from tuner.commands.inventory import output_folder
 from tuner.commands.request import parse
 from tuner.errors import ENVIRONMENT, TuneError
-from tuner.plan import Plan, read_plan, with_hub
+from tuner.plan import Plan, amended, read_plan
 from tuner.registry import load
 from tuner.render import err, out, print_json
 from tuner.runs import find_run, lock, mark_done
@@ -45,7 +45,7 @@ def _plan(folder: Path, overrides: list[str]) -> Plan:
         raise TuneError(f"{plan.name} has not finished training", str(folder), f"finish it first: `tune recipe={plan.recipe_name}`")
     recipe = amend(plan, overrides, section="hub")
     recipe.hub.enabled = True
-    return dataclasses.replace(with_hub(plan, recipe), folder=str(folder))
+    return amended(plan, recipe, folder=folder)
 
 
 def _publish(plan: Plan, *, tell: Callable[[str], None]) -> dict[str, object]:

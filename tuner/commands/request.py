@@ -54,9 +54,26 @@ def parse(args: list[str], *, flags: tuple[str, ...] = ("--json",), words: int =
         else:
             request.overrides.append(arg)
     if len(request.words) > words:
-        fix = "values are given as key=value; values with spaces need quotes: 'data.system=\"Be brief.\"'"
-        raise TuneError(f"cannot place `{request.words[words]}`", request.words[words], fix)
+        word = request.words[words]
+        raise TuneError(f"cannot place `{word}`", word, _place(word, flags))
     return request
+
+
+def _place(word: str, flags: tuple[str, ...]) -> str:
+    """What a word that is too many was probably meant to be."""
+    if word in SWITCHES:
+        return f"write `{word}=true`"
+    if f"--{word}" in flags:
+        return f"did you mean `--{word}`?"
+    if word in list_recipes():
+        return f"did you mean `recipe={word}`?"
+    return "values are given as key=value; values with spaces need quotes: 'data.system=\"Be brief.\"'; usage: `tune VERB --help`"
+
+
+def command_meant(args: list[str]) -> str:
+    """The command that `tune quickstart`, `tune my.yaml` or `tune recipe quickstart` stands for; empty when none."""
+    word = args[1] if args[0] in ("recipe", "run") and len(args) > 1 else args[0]
+    return f"recipe={word}" if word.endswith((".yaml", ".yml")) or word in list_recipes() else ""
 
 
 def composed(request: Request) -> Composed:

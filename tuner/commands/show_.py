@@ -22,7 +22,8 @@ from tuner.registry import load
 from tuner.render import out, print_json, print_notes, print_plan
 from tuner.runs import find_run
 from tuner.schema.base import flat
-from tuner.schema.layers import Reading
+from tuner.schema.documents import list_recipes
+from tuner.schema.reading import Reading
 from tuner.schema.recipe import GROUPS
 
 DEFAULT = "default"
@@ -74,7 +75,7 @@ def _show_run(request: Request) -> int:
     """The plan of a run, and the recipe it froze."""
     if request.recipe:
         raise TuneError("RUN and recipe= exclude each other", request.words[0], "show a run, or what a recipe would be")
-    folder = find_run(request.words[0], output_dir=output_folder(request))
+    folder = _find(request)
     plan = read_plan(folder / "plan.json")
     values = {k: Value(_at(plan.recipe, k), origin) for k, origin in plan.origins.items()}
     choices = {g: Value(plan.choices[g], "") for g in GROUPS}
@@ -86,6 +87,17 @@ def _show_run(request: Request) -> int:
     out.print()
     _print_recipe(choices, _kept(values, request))
     return 0
+
+
+def _find(request: Request) -> Path:
+    """The run's folder. Raises TuneError (code 2) with what was meant, a recipe perhaps."""
+    word = request.words[0]
+    try:
+        return find_run(word, output_dir=output_folder(request))
+    except TuneError as error:
+        if word not in list_recipes():
+            raise
+        raise TuneError(f"no run called `{word}`", word, f"the recipe is shown by `tune show recipe={word}`") from error
 
 
 def _at(values: dict[str, Any], key: str) -> Any:

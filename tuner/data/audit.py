@@ -6,12 +6,13 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from tuner.data.chat import TokenRow
 from tuner.errors import GATE, Problem, TuneError
 
-BINS = tuple(2**power for power in range(5, 31))
+MOST_BARS = 14
 
 
 def audit(rows: list[TokenRow], tokenizer: PreTrainedTokenizerBase, *, end_of_turn: str) -> dict[str, Any]:
@@ -60,8 +61,6 @@ def gate(found: dict[str, Any], *, max_length: int) -> None:
 def statistics(rows: list[TokenRow]) -> dict[str, Any]:
     """Row count, tokens and lengths, as `data.json` holds them."""
     lengths = np.asarray([len(r.ids) for r in rows])
-    counts = {bound: int(((lengths <= bound) & (lengths > low)).sum()) for low, bound in zip((0, *BINS), BINS, strict=False)}
-    longest = max(b for b, n in counts.items() if n)
     return {
         "rows": len(rows),
         "tokens": int(lengths.sum()),
@@ -73,5 +72,13 @@ def statistics(rows: list[TokenRow]) -> dict[str, Any]:
             "p95": int(np.percentile(lengths, 95)),
             "max": int(lengths.max()),
         },
-        "histogram": [[b, n] for b, n in counts.items() if b <= longest],
+        "histogram": histogram(lengths),
     }
+
+
+def histogram(lengths: NDArray[np.int64]) -> list[list[int]]:
+    """[upper bound in tokens, rows up to it] for equal round steps between the shortest and the longest row."""
+    low, high = int(lengths.min()), int(lengths.max())
+    step = next(s for s in (base * 10**power for power in range(9) for base in (1, 2, 5)) if high // s - low // s < MOST_BARS)
+    bounds = range((low - 1) // step * step + step, high + step, step)
+    return [[bound, int(((lengths > bound - step) & (lengths <= bound)).sum())] for bound in bounds]

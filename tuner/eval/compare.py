@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.eval.scores import Scored, summary
-
-LOWER_IS_BETTER = frozenset({"loss", "perplexity"})
+from tuner.measures import LOWER_IS_BETTER
 
 
 def compare(base: list[Scored], tuned: list[Scored], *, samples: int, seed: int) -> dict[str, Any]:

@@ -15,7 +15,8 @@ import jinja2
 import yaml
 
 from tuner.eval import svg
-from tuner.results import Results, duration, figure, json_lines, read_results
+from tuner.measures import duration, figure
+from tuner.results import Results, json_lines, read_results
 from tuner.runs import write_text
 
 MOST_CHARACTERS = 1200  # of one text in an example

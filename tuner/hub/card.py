@@ -14,7 +14,8 @@ import jinja2
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from tuner.results import Results, duration, figure, json_lines, public, read_results
+from tuner.measures import duration, figure
+from tuner.results import Results, json_lines, read_results
 from tuner.runs import write_text
 from tuner.schema.adapter import Full, QLora
 from tuner.schema.model import Source
@@ -99,14 +100,13 @@ def recipe_block(run: Results) -> dict[str, object]:
     """The recipe as a person would write it: the options chosen, and what is neither theirs nor a default."""
     options = [{k: v} for k, v in run.plan.choices.items() if v not in ("custom", "default", "auto", "none", "local")]
     block: dict[str, object] = {"defaults": options}
-    for key, value, origin in run.changed():
-        section, _, name = key.partition(".")
-        if origin == "command line" or not any(origin.startswith(p) for p in ("tuner/conf/", "conf/")):
-            if key in ("output_dir", "name"):
-                continue
-            target = block.setdefault(section, {}) if name else block
-            assert isinstance(target, dict)
-            target[name or section] = public(value)
+    for setting in run.changed():
+        section, _, name = setting.key.partition(".")
+        if setting.from_option or setting.key in ("output_dir", "name"):
+            continue
+        target = block.setdefault(section, {}) if name else block
+        assert isinstance(target, dict)
+        target[name or section] = setting.value
     return block
 
 

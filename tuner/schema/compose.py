@@ -16,7 +16,8 @@ from omegaconf.errors import OmegaConfBaseException
 from tuner.errors import Problem, TuneError
 from tuner.registry import kinds, load_extensions
 from tuner.schema.base import flat
-from tuner.schema.layers import Reading, read_layers
+from tuner.schema.layers import read_layers
+from tuner.schema.reading import Reading
 from tuner.schema.recipe import DEFAULTS, GROUPS, Recipe
 from tuner.schema.source import RecipeSource
 from tuner.schema.walk import all_keys, check_range, type_name

@@ -20,6 +20,8 @@ PACKAGE = Path(__file__).resolve().parent.parent
 CONF = PACKAGE / "conf"
 # An installed wheel carries the recipes inside the package, a checkout has them beside it.
 SHIPPED_RECIPES = next(p for p in (PACKAGE / "recipes", PACKAGE.parent / "recipes") if p.is_dir() or p.parent == PACKAGE.parent)
+# Sections of which people bring their own, and the key that names it.
+OWN = {"model": "model.id", "data": "data.path"}
 
 
 @dataclass
@@ -129,8 +131,9 @@ def find_option(group: str, name: str, *, where: str) -> Document | None:
     if name in options:
         path = options[name]
         return None if path is None else read(path)
-    guess = nearest(name, options)
-    raise TuneError(f"unknown {group} `{name}`", where, (f"did you mean `{guess}`? " if guess else "") + f"{group}: {', '.join(options)}")
+    guess, own = nearest(name, options), OWN.get(group)
+    hint = f"did you mean `{guess}`? " if guess else f"your own is `{own}={name}`; " if own and ("/" in name or "." in name) else ""
+    raise TuneError(f"unknown {group} `{name}`", where, f"{hint}{group}: {', '.join(options)}")
 
 
 def find_group(name: str, *, where: str) -> str:

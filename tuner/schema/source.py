@@ -10,7 +10,7 @@ from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSou
 from omegaconf import OmegaConf
 
 from tuner.schema.documents import list_options
-from tuner.schema.layers import Reading
+from tuner.schema.reading import Reading
 from tuner.schema.recipe import GROUPS
 
 

@@ -1,4 +1,4 @@
-"""A run's recipe as a file, planned again: `write_recipe(plan)`, `replan(folder, ["eval.limit=50"], only="eval")`."""
+"""`recipe.yaml` of a run folder: every value resolved, ready to run again. `write_recipe(plan)`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ from pathlib import Path
 
 import yaml
 
-from tuner.checks import RULES
 from tuner.errors import TuneError
 from tuner.files import find_files
-from tuner.plan import Plan, make_plan, read_plan
+from tuner.plan import Plan
 from tuner.registry import kinds
 from tuner.runs import write_text
-from tuner.schema.compose import compose
 from tuner.schema.recipe import GROUPS
 
 
@@ -41,22 +39,3 @@ def _found_from(folder: Path, path: str | None, files: list[str] | None) -> str 
     except TuneError:
         pass
     return files[0] if len(files) == 1 else str(Path(files[0]).parent / Path(path).name if "*" in path else Path(files[0]).parent)
-
-
-def replan(folder: Path, overrides: list[str], *, only: str) -> Plan:
-    """The run's plan with other values in one section. Raises TuneError (code 2) when more would change than that section allows."""
-    for override in overrides:
-        key = override.partition("=")[0]
-        if key.partition(".")[0] != only:
-            raise TuneError(
-                f"only `{only}.*` can change here",
-                override,
-                f"to change more, run the recipe again: tune recipe={folder / 'recipe.yaml'} {override}",
-            )
-    before = read_plan(folder / "plan.json")
-    plan = make_plan(compose(str(folder / "recipe.yaml"), overrides, rules=RULES))
-    if plan.folder != before.folder:
-        moved = plan.stage("train").key == before.stage("train").key
-        what = "the run folder was moved" if moved else "the run's inputs are not what they were when it was trained"
-        raise TuneError(what, str(folder), f"run its recipe again: tune recipe={folder / 'recipe.yaml'}")
-    return plan

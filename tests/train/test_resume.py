@@ -1,0 +1,266 @@
+"""The promise: killed at any moment, the same command goes on, and on a CPU the adapter is bitwise that of an uninterrupted run.
+
+Real worker processes, several epochs, dropout and micro-batches, so that data order, random state, optimizer and schedule all matter.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab import Lab, log_of, make_lab
+from tuner import worker
+from tuner.runs import in_use
+from tuner.train.checkpoints import SEAL, all_checkpoints, broken, seal, step_of
+
+STEPS = 60
+OVERRIDES = (
+    "trainer.num_train_epochs=8.5",  # 56 rows in batches of 8: 7 steps an epoch
+    "trainer.batch_size=8",
+    "hardware.micro_batch_size=4",
+    "adapter.lora_dropout=0.1",
+    "trainer.save_steps=4",
+    "hub=none",
+)
+ONLY_TRAIN = (*OVERRIDES, "eval=none")
+
+
+def new_lab(folder: Path) -> Lab:
+    return make_lab(folder, rows=56)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    return new_lab(tmp_path_factory.mktemp("resume"))
+
+
+@pytest.fixture(scope="module")
+def whole(lab: Lab) -> Path:
+    """The run folder of an uninterrupted training."""
+    plan = lab.plan(*ONLY_TRAIN, "name=whole")
+    assert worker.main([str(lab.write_plan(*ONLY_TRAIN, "name=whole"))]) == 0
+    return Path(plan.folder)
+
+
+def assert_same_result(folder: Path, whole: Path) -> None:
+    weights = "adapter_model.safetensors"
+    assert (folder / weights).read_bytes() == (whole / weights).read_bytes()
+    logged = [[{k: e[k] for k in ("step", "epoch", "loss", "learning_rate", "grad_norm", "tokens")} for e in log_of(f)] for f in (folder, whole)]
+    assert [e["step"] for e in logged[0]] == list(range(1, STEPS + 1)), "each step once"
+    assert logged[0] == logged[1]
+
+
+@pytest.fixture
+def workers() -> Iterator[list[subprocess.Popen[str]]]:
+    """Processes of a test; whatever is left of them ends with it."""
+    started: list[subprocess.Popen[str]] = []
+    yield started
+    for process in started:
+        process.kill()
+        process.wait()
+        if process.stdout:
+            process.stdout.close()
+
+
+def wait_for(process: subprocess.Popen[str], condition: Callable[[], object], *, timeout_s: float = 90) -> None:
+    """Return as soon as `condition` holds. Fails when the process ends before."""
+    ends = time.monotonic() + timeout_s
+    while not condition():
+        assert process.poll() is None, f"ended too early: {process.communicate()[0]}"
+        assert time.monotonic() < ends, "the moment never came"
+        time.sleep(0.001)
+
+
+def kill_when(process: subprocess.Popen[str], condition: Callable[[], object]) -> str:
+    """SIGKILL at a moment that is looked at twice, the second time with the process stopped. Returns what it had printed."""
+    while True:
+        wait_for(process, condition)
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(0.02)
+        if condition():
+            break
+        process.send_signal(signal.SIGCONT)
+    process.kill()
+    output, _ = process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    return output
+
+
+def logged_steps(folder: Path) -> int:
+    log = folder / "train_log.jsonl"
+    return log.read_text().count("\n") if log.is_file() else 0
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    output, _ = process.communicate(timeout=90)
+    assert process.returncode == 0, output
+    return output
+
+
+def test_killed_at_five_moments_the_result_is_bitwise_that_of_an_uninterrupted_run(
+    tmp_path: Path, whole: Path, workers: list[subprocess.Popen[str]]
+) -> None:
+    lab = new_lab(tmp_path / "killed")
+    plan = lab.plan(*OVERRIDES)
+    path, folder = lab.write_plan(*OVERRIDES), Path(plan.folder)
+    checkpoints = folder / "checkpoints"
+
+    def again() -> subprocess.Popen[str]:
+        workers.append(lab.start(path))
+        return workers[-1]
+
+    def unsealed(beyond: int) -> bool:
+        return any(step_of(c) > beyond and not (c / SEAL).is_file() for c in all_checkpoints(checkpoints))
+
+    def sealed(beyond: int) -> bool:
+        return any(step_of(c) > beyond and (c / SEAL).is_file() for c in all_checkpoints(checkpoints))
+
+    def last() -> int:
+        return max((step_of(c) for c in all_checkpoints(checkpoints) if broken(c) is None), default=0)
+
+    kill_when(again(), lambda: plan.stage("prepare").done)  # between two stages
+    assert not all_checkpoints(checkpoints)
+    kill_when(again(), lambda: sealed(0))  # right after a checkpoint
+    first = last()
+    assert first >= 4
+    output = kill_when(again(), lambda: unsealed(first + 4))  # in the middle of writing one
+    assert f"going on from step {first} of {STEPS}" in output
+    torn, second = max(step_of(c) for c in all_checkpoints(checkpoints)), last()
+    assert torn > second > first
+    output = kill_when(again(), lambda: sealed(second) and logged_steps(folder) > last())  # in the middle of a step
+    assert f"checkpoint of step {torn} is not used: it was not completed" in output
+    assert f"going on from step {second} of {STEPS}" in output
+    output = kill_when(again(), lambda: plan.stage("train").done)  # trained, not yet measured
+    trained = (folder / "adapter_model.safetensors").stat().st_mtime_ns
+    output = finish(again())
+    assert "train" not in [line.split()[0] for line in output.splitlines() if line.endswith("…")]
+    assert plan.done
+    assert (folder / "adapter_model.safetensors").stat().st_mtime_ns == trained, "not trained again"
+    assert_same_result(folder, whole)
+    assert not [p for p in folder.iterdir() if p.name.endswith(".tmp") or p.name == ".saving"], "nothing half-written is left"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_a_checkpoint_and_the_rerun_ends_the_same(
+    lab: Lab, whole: Path, workers: list[subprocess.Popen[str]], number: signal.Signals, code: int
+) -> None:
+    # save_steps enters no key and no result: the only checkpoint here is the one that the signal asked for.
+    overrides = (*ONLY_TRAIN, f"name=signal-{number}", "trainer.save_steps=0")
+    path, folder = lab.write_plan(*overrides), Path(lab.plan(*overrides).folder)
+    workers.append(lab.start(path))
+    wait_for(workers[-1], lambda: logged_steps(folder) >= 10)
+    workers[-1].send_signal(number)
+    output, _ = workers[-1].communicate(timeout=60)
+    assert workers[-1].returncode == code, output
+    (checkpoint,) = all_checkpoints(folder / "checkpoints")
+    assert broken(checkpoint) is None
+    assert f"stopped at step {step_of(checkpoint)}; the same command goes on from here" in output
+    assert 10 <= step_of(checkpoint) < STEPS
+    assert "Traceback" not in output
+    assert not in_use(folder)
+    assert worker.main([str(path)]) == 0
+    assert_same_result(folder, whole)
+
+
+def stopped_run(lab: Lab, name: str, workers: list[subprocess.Popen[str]]) -> tuple[Path, Path]:
+    """(plan file, run folder) of a run that was killed with two whole checkpoints."""
+    path, folder = lab.write_plan(*ONLY_TRAIN, f"name={name}"), Path(lab.plan(*ONLY_TRAIN, f"name={name}").folder)
+    workers.append(lab.start(path))
+    kill_when(workers[-1], lambda: logged_steps(folder) >= 13 and len([c for c in all_checkpoints(folder / "checkpoints") if broken(c) is None]) == 2)
+    return path, folder
+
+
+def test_a_corrupted_newest_checkpoint_falls_back_to_the_one_before(
+    lab: Lab, whole: Path, workers: list[subprocess.Popen[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, folder = stopped_run(lab, "corrupted", workers)
+    before, newest = [c for c in all_checkpoints(folder / "checkpoints") if broken(c) is None][-2:]
+    content = bytearray((newest / "optimizer.pt").read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    (newest / "optimizer.pt").write_bytes(content)
+    assert worker.main([str(path)]) == 0
+    printed = capsys.readouterr().out
+    assert f"checkpoint of step {step_of(newest)} is not used: optimizer.pt is damaged" in printed
+    assert f"going on from step {step_of(before)} of {STEPS}" in printed
+    assert_same_result(folder, whole)
+
+
+def test_no_usable_checkpoint_means_from_the_start(
+    lab: Lab, whole: Path, workers: list[subprocess.Popen[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, folder = stopped_run(lab, "lost", workers)
+    for checkpoint in all_checkpoints(folder / "checkpoints"):
+        (checkpoint / SEAL).unlink(missing_ok=True)
+    assert worker.main([str(path)]) == 0
+    assert "going on from step" not in capsys.readouterr().out
+    assert_same_result(folder, whole)
+
+
+def test_a_whole_checkpoint_that_cannot_be_read_is_told(lab: Lab, workers: list[subprocess.Popen[str]], capsys: pytest.CaptureFixture[str]) -> None:
+    """Sealed garbage is a fault of ours or the disk's; it must not pass for a result."""
+    path, folder = stopped_run(lab, "garbage", workers)
+    for checkpoint in all_checkpoints(folder / "checkpoints"):
+        (checkpoint / "optimizer.pt").write_bytes(b"garbage")
+        seal(checkpoint)
+    assert worker.main([str(path)]) != 0
+    assert "Traceback" not in capsys.readouterr().err
+    assert not (folder / "adapter_model.safetensors").exists()
+
+
+LONG = ("trainer.max_steps=100000", "trainer.save_steps=0", "hub=none", "eval=none")
+
+
+def test_a_second_process_on_the_same_folder_is_told(lab: Lab, workers: list[subprocess.Popen[str]], capsys: pytest.CaptureFixture[str]) -> None:
+    path, folder = lab.write_plan(*LONG, "name=busy"), Path(lab.plan(*LONG, "name=busy").folder)
+    workers.append(lab.start(path))
+    wait_for(workers[-1], lambda: in_use(folder))
+    began = time.monotonic()
+    assert worker.main([str(path)]) == 4
+    assert time.monotonic() - began < 2
+    printed = capsys.readouterr()
+    assert f"the run folder is in use by process {workers[-1].pid} on " in printed.err
+    assert "give this run another name" in printed.err
+    workers[-1].kill()
+    workers[-1].wait()
+    assert not in_use(folder), "the system frees the lock of a dead process"
+
+
+def tune(lab: Lab, *args: str) -> subprocess.Popen[str]:
+    import sys
+
+    from tests.lab import environ
+
+    argv = [sys.executable, "-m", "tuner", "recipe=small", f"output_dir={lab.folder / 'outputs'}", *args]
+    return subprocess.Popen(argv, cwd=lab.folder, env=environ(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_a_worker_whose_command_is_killed_saves_and_stops(lab: Lab, workers: list[subprocess.Popen[str]]) -> None:
+    folder = Path(lab.plan(*LONG, "name=orphan").folder)
+    workers.append(tune(lab, *LONG, "name=orphan"))
+    wait_for(workers[-1], lambda: logged_steps(folder) >= 3)
+    workers[-1].kill()
+    ends = time.monotonic() + 20
+    while in_use(folder):
+        assert time.monotonic() < ends, "the worker goes on alone"
+        time.sleep(0.05)
+    (checkpoint,) = all_checkpoints(folder / "checkpoints")
+    assert broken(checkpoint) is None
+
+
+def test_ctrl_c_on_the_command_reaches_the_worker(lab: Lab, workers: list[subprocess.Popen[str]]) -> None:
+    folder = Path(lab.plan(*LONG, "name=typed").folder)
+    workers.append(tune(lab, *LONG, "name=typed"))
+    wait_for(workers[-1], lambda: logged_steps(folder) >= 3)
+    workers[-1].send_signal(signal.SIGINT)
+    output, _ = workers[-1].communicate(timeout=60)
+    assert workers[-1].returncode == 130, output
+    (checkpoint,) = all_checkpoints(folder / "checkpoints")
+    assert f"stopped at step {step_of(checkpoint)}" in output
+    assert "Traceback" not in output
+
+

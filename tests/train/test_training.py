@@ -1,0 +1,340 @@
+"""Training itself: the right parameters move, the batch is global whatever the micro-batch, and what goes wrong stops with a reason."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.lab import Lab, log_of, losses_of, make_lab, task_of, tiny_model, train, weights_of
+from tuner.errors import TuneError
+from tuner.pipeline import execute
+from tuner.train.checkpoints import all_checkpoints, broken, step_of
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    return make_lab(tmp_path)
+
+
+def logits(model: Any) -> torch.Tensor:
+    ids = torch.tensor([AutoTokenizer.from_pretrained(str(tiny_model()))("<|im_start|>user\na1?<|im_end|>\n")["input_ids"]])
+    with torch.inference_mode():
+        found: torch.Tensor = model.eval()(ids).logits
+    return found
+
+
+def fresh_base() -> Any:
+    return AutoModelForCausalLM.from_pretrained(str(tiny_model()), dtype=torch.float32)
+
+
+def trained_model(lab: Lab, *overrides: str) -> tuple[Any, dict[str, torch.Tensor], Any]:
+    """(run, parameters before, the model after) of a training whose model is kept."""
+    run = lab.run(*overrides)
+    task, kept = task_of(run), {}
+
+    class Keeping:
+        trainer, save = staticmethod(task.trainer), staticmethod(task.save)
+
+        @staticmethod
+        def load(run: Any, *, trainable: bool) -> Any:
+            kept["model"] = task.load(run, trainable=trainable)
+            kept["before"] = {n: p.detach().clone() for n, p in kept["model"].named_parameters()}
+            return kept["model"]
+
+    from tuner.data.splits import split
+    from tuner.train.fit import fit
+
+    prepared = run.stage_folder("prepare")
+    task.prepare(run, split(run)[0], prepared)
+    fit(run, Keeping, prepared)
+    return run, kept["before"], kept["model"]
+
+
+def moved(before: dict[str, torch.Tensor], model: Any) -> set[str]:
+    return {n for n, p in model.named_parameters() if not torch.equal(before[n], p.detach())}
+
+
+def test_only_lora_moves_and_all_of_it_and_plain_peft_loads_it(lab: Lab) -> None:
+    run, before, model = trained_model(lab, "trainer.max_steps=3")
+    lora = {n for n in before if "lora_" in n}
+    assert len(lora) == 2 * 7 * 2, "q k v o gate up down, in two layers, A and B"
+    assert moved(before, model) == lora
+    after = logits(model)
+    assert not torch.allclose(after, logits(fresh_base()), atol=1e-3)
+    loaded = PeftModel.from_pretrained(fresh_base(), str(run.folder))
+    torch.testing.assert_close(logits(loaded), after)
+    tokenizer = AutoTokenizer.from_pretrained(str(run.folder))
+    assert tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False, add_generation_prompt=True) == (
+        "<|im_start|>user\nx<|im_end|>\n<|im_start|>assistant\n"
+    )
+    generation = json.loads((run.folder / "generation_config.json").read_text())
+    assert generation["eos_token_id"] == [1]
+
+
+def test_full_fine_tuning_moves_everything_and_loads_as_a_model(lab: Lab) -> None:
+    run, before, model = trained_model(lab, "trainer.max_steps=3", "adapter=full")
+    assert moved(before, model) == set(before)
+    loaded = AutoModelForCausalLM.from_pretrained(str(run.folder), dtype=torch.float32)
+    torch.testing.assert_close(logits(loaded), logits(model))
+    assert not (run.folder / "adapter_model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "trainable"),
+    [
+        (["adapter.target_modules=[q_proj,v_proj]"], {"q_proj", "v_proj"}),
+        (["adapter.target_modules='.*layers.1.*up_proj'"], {"up_proj"}),
+    ],
+)
+def test_targets_are_what_was_asked_for(lab: Lab, overrides: list[str], trainable: set[str]) -> None:
+    run = lab.run(*overrides)
+    model = task_of(run).load(run, trainable=True)
+    names = [n for n, p in model.named_parameters() if p.requires_grad]
+    assert {n.split(".lora_")[0].rpartition(".")[2] for n in names} == trainable
+    assert "layers.1" in "".join(names)
+
+
+def test_modules_to_save_are_trained_and_saved(lab: Lab) -> None:
+    run, before, model = trained_model(lab, "trainer.max_steps=2", "adapter.modules_to_save=[norm]")
+    assert any("modules_to_save" in n for n in moved(before, model))
+    assert any(n.endswith("model.norm.weight") for n in weights_of(run.folder))
+    loaded = PeftModel.from_pretrained(fresh_base(), str(run.folder))
+    torch.testing.assert_close(logits(loaded), logits(model))
+
+
+def test_targets_that_match_nothing_name_the_linear_modules(lab: Lab) -> None:
+    with pytest.raises(TuneError) as caught:
+        train(lab.run("adapter.target_modules=[query,value]"))
+    (problem,) = caught.value.problems
+    assert (caught.value.code, problem.where) == (2, "adapter.target_modules")
+    assert "linear modules of this model: down_proj, gate_proj, k_proj, lm_head, o_proj, q_proj, up_proj, v_proj" in problem.fix
+
+
+@pytest.mark.parametrize("adapter", ["dora", "rslora", "qlora", "[qlora,int8]"])
+def test_each_adapter_trains_and_reloads(lab: Lab, adapter: str) -> None:
+    extra = []
+    if adapter.startswith("["):
+        adapter, extra = "qlora", ["adapter.quant=int8"]
+    run, before, model = trained_model(lab, "trainer.max_steps=2", "trainer.warmup_ratio=0", f"adapter={adapter}", *extra)
+    lora = {n for n in before if "lora_" in n}
+    assert moved(before, model) == lora, "gradients reach every adapter weight and nothing else"
+    assert len(lora) == 28 + (14 if adapter == "dora" else 0)
+    assert all(math.isfinite(v) for v in losses_of(run.folder))
+    found = task_of(run).load(run, tuned=run.folder)
+    assert not torch.allclose(logits(found), logits(fresh_base()), atol=1e-3)
+    if adapter != "qlora":
+        torch.testing.assert_close(logits(found), logits(model))
+
+
+CURVE = ("trainer.max_steps=6", "trainer.batch_size=8")
+
+
+def curve(lab: Lab, *overrides: str) -> list[float]:
+    run = lab.run(*CURVE, *overrides, f"name=r{len(list((lab.folder / 'outputs').glob('r*')))}")
+    train(run)
+    return losses_of(run.folder)
+
+
+def test_micro_batch_padding_and_checkpointing_change_no_loss(lab: Lab) -> None:
+    """Rows of unlike length, so that a mean of means would differ from the mean of the global batch."""
+    with (lab.folder / "train.jsonl").open("a") as stream:
+        for n in range(20):
+            messages = [{"role": "user", "content": "x" * (5 * n)}, {"role": "assistant", "content": "y" * (n * n % 97)}]
+            stream.write(json.dumps({"messages": messages}) + "\n")
+    expected = curve(lab)
+    assert len(expected) == 6
+    assert len({round(loss, 3) for loss in expected}) == 6
+    for name, overrides in {
+        "micro-batches": ["hardware.micro_batch_size=2"],
+        "padding": ["trainer.padding_free=never"],
+        "padding in micro-batches": ["trainer.padding_free=never", "hardware.micro_batch_size=4"],
+        "checkpointing": ["trainer.activation_checkpointing=true"],
+    }.items():
+        assert curve(lab, *overrides) == pytest.approx(expected, abs=2e-5), name
+
+
+def test_the_first_loss_is_the_models_own(lab: Lab) -> None:
+    """Cross-entropy over the trained tokens of the first global batch: near ln(258), as no training has happened."""
+    assert curve(lab, "trainer.max_steps=1")[0] == pytest.approx(math.log(258), abs=0.15)
+
+
+def test_packing_trains_on_all_rows(lab: Lab) -> None:
+    run = lab.run("task.packing=true", "task.max_length=128", "trainer.batch_size=2", "trainer.num_train_epochs=2")
+    facts = train(run)
+    rows, tokens = 40, json.loads((run.stage_folder("prepare") / "data.json").read_text())["train"]["tokens"]
+    packs = math.ceil(tokens / 128)
+    assert facts["steps"] < rows, "packed rows are fewer than rows"
+    assert facts["steps"] >= packs
+    assert facts["tokens"] == 2 * tokens, "each token once an epoch, no padding"
+    assert losses_of(run.folder)[-1] < losses_of(run.folder)[0] - 0.3
+
+
+def test_steps_and_tokens_are_counted(lab: Lab) -> None:
+    run = lab.run("trainer.num_train_epochs=1.5", "trainer.batch_size=16")
+    facts = train(run)
+    assert facts["steps"] == math.ceil(3 * 1.5)
+    log = log_of(run.folder)
+    assert [e["step"] for e in log] == [1, 2, 3, 4, 5]
+    assert log[-1]["tokens"] == facts["tokens"]
+    data = json.loads((run.stage_folder("prepare") / "data.json").read_text())
+    assert log[2]["tokens"] == data["train"]["tokens"], "an epoch sees each token once, the last smaller batch too"
+    assert log[2]["epoch"] == pytest.approx(1.0)
+    assert all({"loss", "learning_rate", "grad_norm", "tokens_per_s", "time_s"} <= set(e) for e in log)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "expected"),
+    [
+        ("constant", [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]),
+        ("constant_with_warmup", [0, 0.5, 1, 1, 1, 1, 1, 1, 1, 1]),
+        ("linear", [0, 0.5, 1, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125]),
+        ("cosine", [0, 0.5, *[0.5 * (1 + math.cos(math.pi * n / 8)) for n in range(8)]]),
+        ("inverse_sqrt", None),
+        ("polynomial", None),
+    ],
+)
+def test_schedulers(lab: Lab, scheduler: str, expected: list[float] | None) -> None:
+    run = lab.run("trainer.max_steps=10", f"trainer.lr_scheduler_type={scheduler}", "trainer.warmup_ratio=0.2", "trainer.save_steps=0")
+    train(run)
+    rates = [e["learning_rate"] / 1e-2 for e in log_of(run.folder)]
+    assert len(rates) == 10
+    if expected:
+        assert rates == pytest.approx(expected, abs=1e-6)
+    assert max(rates) <= 1 + 1e-9
+    assert not list((run.folder / "checkpoints").glob("checkpoint-*")), "save_steps=0 writes none"
+
+
+@pytest.mark.parametrize("optim", ["adamw_torch_fused", "adafactor", "sgd"])
+def test_optimizers(lab: Lab, optim: str) -> None:
+    run, before, model = trained_model(lab, "trainer.max_steps=2", f"trainer.optim={optim}", "trainer.warmup_ratio=0")
+    assert moved(before, model)
+
+
+def test_bf16_autocast_trains(lab: Lab) -> None:
+    found = curve(lab, "trainer.precision=bf16", "trainer.max_steps=6")
+    assert found == pytest.approx(curve(lab, "trainer.precision=fp32", "trainer.max_steps=6"), abs=0.05)
+    assert found[-1] < found[0] - 0.15
+
+
+def test_held_out_loss_is_measured_while_training(lab: Lab) -> None:
+    run = lab.run("trainer.max_steps=6", "trainer.eval_steps=2")
+    train(run)
+    log = log_of(run.folder)
+    measured = [e for e in log if "eval_loss" in e]
+    assert [e["step"] for e in measured] == [2, 4, 6]
+    assert measured[-1]["eval_loss"] < measured[0]["eval_loss"]
+    assert [e["step"] for e in log if "loss" in e] == [1, 2, 3, 4, 5, 6]
+    scored = task_of(run).score(lab.run("trainer.max_steps=6", "trainer.eval_steps=2", "eval.generate=false"), *held_out(run))
+    loss = sum(r.loss_sum for r in scored) / sum(r.tokens for r in scored)
+    assert measured[-1]["eval_loss"] == pytest.approx(loss, rel=2e-2), "the curve's last point is what the evaluation measures"
+
+
+def held_out(run: Any) -> tuple[Any, Any]:
+    from tuner.data.splits import split
+
+    return task_of(run).load(run, tuned=run.folder), split(run)[1]
+
+
+def reverse(lab: Lab) -> None:
+    """Held-out rows like the training rows with another answer: their loss falls while the form is learned, then rises."""
+    answer = '{"zebra": "z"}'
+    lines = [json.dumps({"messages": [{"role": "user", "content": f"{chr(97 + n)}{n}?"}, {"role": "assistant", "content": answer}]}) for n in range(8)]
+    (lab.folder / "eval.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def test_the_lowest_held_out_loss_is_kept(lab: Lab) -> None:
+    reverse(lab)
+    overrides = ("trainer.max_steps=12", "trainer.eval_steps=2", "trainer.lr_scheduler_type=constant", "trainer.learning_rate=2e-2", "adapter=full")
+    run = lab.run(*overrides, "trainer.load_best_model_at_end=true", "trainer.save_total_limit=1")
+    facts = train(run)
+    measured = {e["step"]: e["eval_loss"] for e in log_of(run.folder) if "eval_loss" in e}
+    best = min(measured, key=lambda step: measured[step])
+    assert best not in (2, 12), "the test needs a minimum in the middle"
+    assert facts["best_step"] == best
+    kept = run.folder / "checkpoints" / f"checkpoint-{best}"
+    assert broken(kept) is None
+    name = "model.safetensors"
+    assert {k: v.tolist() for k, v in weights_of(run.folder, name).items()} == {k: v.tolist() for k, v in weights_of(kept, name).items()}
+    assert any(f"keeping step {best}" in line for line in lab.told)
+    scored = task_of(run).score(lab.run(*overrides, "eval.generate=false"), *held_out(run))
+    lowest = sum(r.loss_sum for r in scored) / sum(r.tokens for r in scored)
+    assert lowest == pytest.approx(measured[best], rel=2e-2)
+
+
+def test_early_stopping(lab: Lab) -> None:
+    reverse(lab)
+    run = lab.run("trainer.max_steps=40", "trainer.eval_steps=1", "trainer.early_stopping_patience=2", "adapter=full")
+    facts = train(run)
+    measured = {e["step"]: e["eval_loss"] for e in log_of(run.folder) if "eval_loss" in e}
+    best = min(measured, key=lambda step: measured[step])
+    assert facts["steps"] == best + 2 == max(measured)
+    assert facts["steps"] < 40
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(lab: Lab) -> None:
+    overrides = ["trainer.max_steps=12", "trainer.save_steps=1", "trainer.warmup_ratio=0.9", "trainer.max_grad_norm=0", "trainer.optim=sgd"]
+    run = lab.run(*overrides, "trainer.learning_rate=9.9", "trainer.save_total_limit=2", "adapter.lora_alpha=100000")
+    with pytest.raises(TuneError) as caught:
+        train(run)
+    (problem,) = caught.value.problems
+    assert caught.value.code == 3
+    assert "not a number" in problem.what or "exploded" in problem.what
+    assert "lower `trainer.learning_rate` (now 9.9)" in problem.fix
+    step = int(problem.where.removeprefix("training step "))
+    kept = all_checkpoints(run.folder / "checkpoints")
+    assert kept
+    assert step_of(kept[-1]) < step
+    assert f"the checkpoint of step {step_of(kept[-1])} is kept" in problem.what
+    assert all(broken(c) is None for c in kept)
+    assert all(bool(torch.isfinite(t).all()) for t in weights_of(kept[-1]).values())
+    assert not (run.folder / "adapter_model.safetensors").exists()
+
+
+def test_a_batch_that_does_not_divide_is_told(lab: Lab) -> None:
+    with pytest.raises(TuneError, match=r"trainer\.batch_size=8 is no multiple of hardware\.micro_batch_size=3") as caught:
+        train(lab.run("hardware.micro_batch_size=3"))
+    assert caught.value.code == 2
+
+
+def test_the_seed_decides(lab: Lab) -> None:
+    drop = ("adapter.lora_dropout=0.1",)
+    assert curve(lab, *drop) == curve(lab, *drop)
+    assert curve(lab, *drop, "seed=1") != curve(lab, *drop, "seed=2")
+
+
+def test_tensorboard(lab: Lab) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    run = lab.run("tracking=tensorboard", "trainer.max_steps=2")
+    train(run)
+    assert [p for p in (run.folder / "tensorboard").glob("events.out.*") if p.stat().st_size > 200]
+
+
+def test_a_dashboard_that_is_not_installed_is_told(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "trackio", None)
+    with pytest.raises(TuneError, match="tracking=trackio needs a package that is not installed") as caught:
+        train(lab.run("tracking=trackio"))
+    assert caught.value.code == 4
+    assert "pip install 'tuner[trackio]'" in caught.value.problems[0].fix
+
+
+@pytest.mark.slow
+def test_wandb_offline(lab: Lab) -> None:
+    pytest.importorskip("wandb", reason="wandb is not installed")
+    run = lab.run("tracking=wandb", "tracking.project=tests", "trainer.max_steps=2")
+    train(run)
+    assert list((run.folder / "wandb").glob("offline-run-*/*.wandb"))
+
+
+def test_the_stages_leave_their_files(lab: Lab) -> None:
+    run = lab.run("trainer.max_steps=2", "hub=none")
+    run.plan.write(run.folder / "plan.json")
+    execute(run)
+    for stage in run.plan.stages:
+        assert stage.done, stage.name

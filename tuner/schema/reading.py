@@ -1,0 +1,62 @@
+"""What was read for a composition: `reading.origin("trainer.learning_rate")` is `recipes/quickstart.yaml:8`, or `command line`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from tuner.errors import Problem
+from tuner.schema.documents import Document
+
+
+@dataclass
+class Layer:
+    """What one source sets, as a nested mapping shaped like the recipe, with the problems taken out."""
+
+    origin: str
+    document: Document | None
+    data: dict[str, Any]
+    lines: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Reading:
+    """All layers in order of precedence, lowest first (the command line is the last); `overrides`: the options it chose; what is wrong."""
+
+    recipes: dict[str, Document]
+    choices: dict[str, str]
+    variants: dict[str, str] = field(default_factory=dict)
+    layers: list[Layer] = field(default_factory=list)
+    overrides: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    unsettled: set[str] = field(default_factory=set)
+    notes: list[str] = field(default_factory=list)
+
+    def origin(self, key: str) -> str:
+        """Where the value of a dotted key comes from: `default`, a group file, a recipe file with its line, or the command line."""
+        for layer in reversed(self.layers):
+            if contains(layer.data, key):
+                return layer.document.where(strip_group(layer, key)) if layer.document else layer.origin
+        return "default"
+
+    def where(self, key: str) -> str:
+        """The origin as an error names it: the override itself when it stood on the command line."""
+        for layer in reversed(self.layers):
+            if contains(layer.data, key):
+                return layer.lines.get(key) or self.origin(key)
+        return f"{next(iter(self.recipes.values())).where('')} (default of {key})" if self.recipes else key
+
+
+def contains(data: dict[str, Any], key: str) -> bool:
+    """Whether a nested mapping sets the dotted key."""
+    node: Any = data
+    for part in key.split("."):
+        if not isinstance(node, dict) or part not in node:
+            return False
+        node = node[part]
+    return True
+
+
+def strip_group(layer: Layer, key: str) -> str:
+    """A group file's own keys lack the section's name: `model.id` stands as `id` in `conf/model/x.yaml`."""
+    return key.partition(".")[2] if layer.origin.startswith("group ") else key
