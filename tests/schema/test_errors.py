@@ -135,7 +135,19 @@ def test_what_hydra_s_grammar_cannot_read_shows_the_quoting() -> None:
     assert "'data.system=\"Be brief.\"'" in problem.fix
 
 
-@pytest.mark.parametrize("value", ["${oc.env:HF_TOKEN}", "x ${oc.env:HOME} y", "${oc.env:${name}}", "${now:%Y}"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "${oc.env:HF_TOKEN}",
+        "x ${oc.env:HOME} y",
+        "${oc.env:${name}}",
+        "${now:%Y}",
+        "${oc.${name}:HF_TOKEN}",
+        "${${name}:HOME}",
+        "${seed} ${ oc.env:HOME }",
+        "${",
+    ],
+)
 def test_resolvers_are_refused_in_files_and_on_the_command_line(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_very_secret")
     in_file = faults(recipe=recipe(BASE + f"model: {{chat_template: '{value}'}}\n"))
@@ -150,6 +162,13 @@ def test_resolvers_are_refused_inside_lists_and_mappings() -> None:
         BASE.replace("train.jsonl}", "train.jsonl, columns: {prompt: '${oc.env:HOME}'}}") + "eval: {metrics: ['${oc.env:HOME}']}\n"
     )
     assert [p.what.split(":")[0] for p in faults(recipe=name)] == ["`data.columns` uses a resolver", "`eval.metrics` uses a resolver"]
+
+
+@pytest.mark.parametrize("license", ["${data.split}{oc.env:HF_TOKEN}", "\\${oc.env:HF_TOKEN}", "\\${seed}"])
+def test_references_cannot_put_a_resolver_together(license: str) -> None:
+    """What composes into one would be resolved by whatever reads the plan with OmegaConf again."""
+    problem = faults(recipe=recipe(BASE.replace("jsonl}", "jsonl, split: $}") + f"hub: {{license: '{license}'}}\n"))[0]
+    assert problem.what.startswith("`hub.license` uses a resolver")
 
 
 @pytest.mark.parametrize("target", ["trainer.nothing", "nothing", "trainer.eval_steps"])

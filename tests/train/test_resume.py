@@ -5,18 +5,20 @@ Real worker processes, several epochs, dropout and micro-batches, so that data o
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.lab import Lab, log_of, make_lab
+from tests.lab import Lab, environ, log_of, make_lab
 from tuner import worker
 from tuner.runs import in_use
-from tuner.train.checkpoints import SEAL, all_checkpoints, broken, seal, step_of
+from tuner.train.checkpoints import SEAL, all_checkpoints, broken, step_of
 
 STEPS = 60
 OVERRIDES = (
@@ -167,49 +169,60 @@ def test_a_signal_saves_a_checkpoint_and_the_rerun_ends_the_same(
     assert_same_result(folder, whole)
 
 
-def stopped_run(lab: Lab, name: str, workers: list[subprocess.Popen[str]]) -> tuple[Path, Path]:
-    """(plan file, run folder) of a run that was killed with two whole checkpoints."""
-    path, folder = lab.write_plan(*ONLY_TRAIN, f"name={name}"), Path(lab.plan(*ONLY_TRAIN, f"name={name}").folder)
-    workers.append(lab.start(path))
-    kill_when(workers[-1], lambda: logged_steps(folder) >= 13 and len([c for c in all_checkpoints(folder / "checkpoints") if broken(c) is None]) == 2)
-    return path, folder
+@pytest.fixture(scope="module")
+def stopped(lab: Lab) -> Path:
+    """The run folder of a training that was killed with two whole checkpoints."""
+    overrides = (*ONLY_TRAIN, "name=stopped")
+    folder = Path(lab.plan(*overrides).folder)
+    process = lab.start(lab.write_plan(*overrides))
+    kill_when(process, lambda: logged_steps(folder) >= 13 and len(usable(folder)) == 2)
+    return folder
+
+
+def usable(folder: Path) -> list[Path]:
+    return [c for c in all_checkpoints(folder / "checkpoints") if broken(c) is None]
 
 
 def test_a_corrupted_newest_checkpoint_falls_back_to_the_one_before(
-    lab: Lab, whole: Path, workers: list[subprocess.Popen[str]], capsys: pytest.CaptureFixture[str]
+    lab: Lab, whole: Path, stopped: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path, folder = stopped_run(lab, "corrupted", workers)
-    before, newest = [c for c in all_checkpoints(folder / "checkpoints") if broken(c) is None][-2:]
+    folder = Path(lab.plan(*ONLY_TRAIN, "name=corrupted").folder)
+    shutil.copytree(stopped, folder)
+    before, newest = usable(folder)
     content = bytearray((newest / "optimizer.pt").read_bytes())
     content[len(content) // 2] ^= 0xFF
     (newest / "optimizer.pt").write_bytes(content)
-    assert worker.main([str(path)]) == 0
+    assert worker.main([str(lab.write_plan(*ONLY_TRAIN, "name=corrupted"))]) == 0
     printed = capsys.readouterr().out
     assert f"checkpoint of step {step_of(newest)} is not used: optimizer.pt is damaged" in printed
     assert f"going on from step {step_of(before)} of {STEPS}" in printed
     assert_same_result(folder, whole)
 
 
-def test_no_usable_checkpoint_means_from_the_start(
-    lab: Lab, whole: Path, workers: list[subprocess.Popen[str]], capsys: pytest.CaptureFixture[str]
-) -> None:
-    path, folder = stopped_run(lab, "lost", workers)
+def test_no_usable_checkpoint_means_from_the_start(lab: Lab, whole: Path, stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path(lab.plan(*ONLY_TRAIN, "name=lost").folder)
+    shutil.copytree(stopped, folder)
     for checkpoint in all_checkpoints(folder / "checkpoints"):
         (checkpoint / SEAL).unlink(missing_ok=True)
-    assert worker.main([str(path)]) == 0
+    assert worker.main([str(lab.write_plan(*ONLY_TRAIN, "name=lost"))]) == 0
     assert "going on from step" not in capsys.readouterr().out
     assert_same_result(folder, whole)
 
 
-def test_a_whole_checkpoint_that_cannot_be_read_is_told(lab: Lab, workers: list[subprocess.Popen[str]], capsys: pytest.CaptureFixture[str]) -> None:
-    """Sealed garbage is a fault of ours or the disk's; it must not pass for a result."""
-    path, folder = stopped_run(lab, "garbage", workers)
-    for checkpoint in all_checkpoints(folder / "checkpoints"):
-        (checkpoint / "optimizer.pt").write_bytes(b"garbage")
-        seal(checkpoint)
-    assert worker.main([str(path)]) != 0
-    assert "Traceback" not in capsys.readouterr().err
-    assert not (folder / "adapter_model.safetensors").exists()
+def test_killed_while_the_result_is_saved(lab: Lab, whole: Path) -> None:
+    """Every step is trained and checkpointed, the marker is missing: nothing is trained again, above all no step beyond the last."""
+    name = "name=saving"
+    copied = Path(lab.plan(*ONLY_TRAIN, name).folder)
+    shutil.copytree(whole, copied)
+    (copied / ".saving").mkdir()
+    (copied / ".saving" / "adapter_model.safetensors").write_bytes(b"half")
+    (copied / "adapter_model.safetensors").unlink()
+    for marker in (copied / "stages").glob("train-*"):
+        marker.unlink()
+    assert step_of(all_checkpoints(copied / "checkpoints")[-1]) == STEPS
+    assert worker.main([str(lab.write_plan(*ONLY_TRAIN, name))]) == 0
+    assert_same_result(copied, whole)
+    assert not (copied / ".saving").exists()
 
 
 LONG = ("trainer.max_steps=100000", "trainer.save_steps=0", "hub=none", "eval=none")
@@ -231,10 +244,6 @@ def test_a_second_process_on_the_same_folder_is_told(lab: Lab, workers: list[sub
 
 
 def tune(lab: Lab, *args: str) -> subprocess.Popen[str]:
-    import sys
-
-    from tests.lab import environ
-
     argv = [sys.executable, "-m", "tuner", "recipe=small", f"output_dir={lab.folder / 'outputs'}", *args]
     return subprocess.Popen(argv, cwd=lab.folder, env=environ(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 

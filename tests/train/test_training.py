@@ -249,10 +249,11 @@ def reverse(lab: Lab) -> None:
     (lab.folder / "eval.jsonl").write_text("\n".join(lines) + "\n")
 
 
-def test_the_lowest_held_out_loss_is_kept(lab: Lab) -> None:
+@pytest.mark.parametrize("save_steps", [0, 3])
+def test_the_lowest_held_out_loss_is_kept(lab: Lab, save_steps: int) -> None:
     reverse(lab)
     overrides = ("trainer.max_steps=12", "trainer.eval_steps=2", "trainer.lr_scheduler_type=constant", "trainer.learning_rate=2e-2", "adapter=full")
-    run = lab.run(*overrides, "trainer.load_best_model_at_end=true", "trainer.save_total_limit=1")
+    run = lab.run(*overrides, f"trainer.save_steps={save_steps}", "trainer.load_best_model_at_end=true", "trainer.save_total_limit=1")
     facts = train(run)
     measured = {e["step"]: e["eval_loss"] for e in log_of(run.folder) if "eval_loss" in e}
     best = min(measured, key=lambda step: measured[step])
@@ -276,6 +277,22 @@ def test_early_stopping(lab: Lab) -> None:
     best = min(measured, key=lambda step: measured[step])
     assert facts["steps"] == best + 2 == max(measured)
     assert facts["steps"] < 40
+    # Killed before the result was saved: the rerun does not train past the stop.
+    weights = (run.folder / "model.safetensors").read_bytes()
+    (run.folder / "model.safetensors").unlink()
+    assert train(run) == facts
+    assert (run.folder / "model.safetensors").read_bytes() == weights
+
+
+def test_a_damaged_best_checkpoint_is_not_passed_off_as_the_result(lab: Lab) -> None:
+    reverse(lab)
+    overrides = ("trainer.max_steps=12", "trainer.eval_steps=2", "trainer.lr_scheduler_type=constant", "trainer.learning_rate=2e-2", "adapter=full")
+    run = lab.run(*overrides, "trainer.load_best_model_at_end=true", "trainer.save_total_limit=1")
+    best = train(run)["best_step"]
+    (run.folder / "checkpoints" / f"checkpoint-{best}" / "model.safetensors").write_bytes(b"")
+    with pytest.raises(TuneError, match=f"best step {best} cannot be used: model.safetensors is damaged") as caught:
+        train(run)
+    assert caught.value.code == 4
 
 
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(lab: Lab) -> None:

@@ -25,11 +25,11 @@ LEFT_BEHIND_S = 3600
 
 @dataclass(frozen=True, kw_only=True)
 class Waste:
-    """Something that no run needs. `run`: the run folder to lock while it is deleted, None for what lies outside of runs."""
+    """Something that no run needs. `locked`: the folder whose lock is held while it is deleted."""
 
     path: Path
     why: str
-    run: Path | None = None
+    locked: Path | None = None
 
 
 def main(args: list[str]) -> int:
@@ -67,7 +67,7 @@ def _checkpoints(idle: list[Path]) -> Iterator[Waste]:
     for run in idle:
         checkpoints = run / "checkpoints"
         if checkpoints.is_dir() and (run / "plan.json").is_file() and is_finished(run, read_plan(run / "plan.json")):
-            yield Waste(path=checkpoints, why="checkpoints of a finished run", run=run)
+            yield Waste(path=checkpoints, why="checkpoints of a finished run", locked=run)
 
 
 def _orphans(output_dir: Path, runs: list[Path]) -> Iterator[Waste]:
@@ -77,14 +77,14 @@ def _orphans(output_dir: Path, runs: list[Path]) -> Iterator[Waste]:
     for stage in SHARED:
         for folder in sorted((output_dir / ".cache").glob(f"{stage}-*")):
             if folder.name not in needed and not in_use(folder):
-                yield Waste(path=folder, why="no run refers to it")
+                yield Waste(path=folder, why="no run refers to it", locked=folder)
 
 
 def _remains(output_dir: Path) -> Iterator[Waste]:
     """Run folders without any plan: `tune rm` was interrupted."""
     for folder in sorted(output_dir.glob("*/" + "[0-9a-f]" * 12)):
         if not (folder / "plan.json").exists() and not (folder / "plans").exists() and not in_use(folder):
-            yield Waste(path=folder, why="remains of a deleted run")
+            yield Waste(path=folder, why="remains of a deleted run", locked=folder)
 
 
 def _temporary(output_dir: Path, idle: list[Path]) -> Iterator[Waste]:
@@ -92,15 +92,15 @@ def _temporary(output_dir: Path, idle: list[Path]) -> Iterator[Waste]:
     for run in (*idle, output_dir / ".cache"):
         for path in sorted(run.rglob(".*.tmp")):
             if path.is_file() and path.stat().st_mtime < oldest:
-                yield Waste(path=path, why="left by an interrupted write", run=run if run in idle else None)
+                yield Waste(path=path, why="left by an interrupted write", locked=run if run in idle else None)
 
 
 def _delete(waste: Waste) -> None:
-    """Delete under the run's lock; a run that was started meanwhile keeps everything."""
+    """Delete under the folder's lock; a run that was started meanwhile keeps everything."""
     with contextlib.ExitStack() as held:
-        if waste.run is not None:
+        if waste.locked is not None:
             try:
-                held.enter_context(lock(waste.run))
+                held.enter_context(lock(waste.locked))
             except TuneError:
                 return
         try:

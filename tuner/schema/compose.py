@@ -20,7 +20,7 @@ from tuner.schema.layers import read_layers
 from tuner.schema.reading import Reading
 from tuner.schema.recipe import DEFAULTS, GROUPS, Recipe
 from tuner.schema.source import RecipeSource
-from tuner.schema.walk import all_keys, check_range, type_name
+from tuner.schema.walk import all_keys, check_range, resolver_problem, strings_in, type_name
 
 # Fills keys that are missing, so that the other rules can still run and every problem is reported in one go.
 PLACEHOLDERS = {"str": "(not set)", "int": 1}
@@ -62,7 +62,7 @@ def compose(name: str, overrides: list[str], *, rules: tuple[Rule, ...] = ()) ->
     except OmegaConfBaseException as error:
         raise TuneError(problems=[*problems, Problem(what=_first_line(error), where=name)]) from error
     assert isinstance(recipe, Recipe)
-    problems += _out_of_range(recipe, reading)
+    problems += _referred(recipe, reading)
     recipe.name = recipe.name or reading.recipes["main"].path.stem
     for rule in rules:
         problems += [Problem(what=what, where=reading.where(key), fix=fix) for key, what, fix in rule(recipe)]
@@ -71,11 +71,13 @@ def compose(name: str, overrides: list[str], *, rules: tuple[Rule, ...] = ()) ->
     return Composed(recipe=recipe, reading=reading)
 
 
-def _out_of_range(recipe: Recipe, reading: Reading) -> Iterator[Problem]:
-    """Values that a reference brought in: what stands in a layer itself was checked there."""
+def _referred(recipe: Recipe, reading: Reading) -> Iterator[Problem]:
+    """Faults of values that references brought in or put together; what stands in a layer itself was checked there."""
     keys = all_keys(reading.variants)
     for key, value in flat(recipe).items():
         problem = check_range(keys[key][1], value, key) if key in keys else None
+        if any("${" in (resolver := text) for text in strings_in(value)):
+            problem = resolver_problem(resolver, key)
         if problem is not None:
             yield replace(problem, where=reading.where(key))
 

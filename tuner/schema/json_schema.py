@@ -14,6 +14,7 @@ from tuner.schema.base import Section, default_of, docs, plain
 from tuner.schema.describe import describe_option
 from tuner.schema.documents import list_options, list_recipes
 from tuner.schema.recipe import DEFAULTS, GROUPS, Recipe, nested_class, section_class
+from tuner.schema.walk import REFERENCE
 
 Schema = dict[str, Any]
 BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
@@ -31,7 +32,7 @@ def json_schema() -> Schema:
     """The schema of a recipe file; recipe names in it are those that can be named from here."""
     properties = {"defaults": _defaults()}
     definitions: Schema = {
-        "reference": {"type": "string", "pattern": r"\$\{[^:}]+\}", "description": "the value of another key: ${section.key}"}
+        "reference": {"type": "string", "pattern": REFERENCE.pattern, "description": "the value of another key: ${section.key}"}
     }
     for spec in dataclasses.fields(Recipe):
         if spec.name not in GROUPS:

@@ -17,8 +17,8 @@ from tuner.schema.base import Section
 from tuner.schema.recipe import GROUPS, Recipe, nested_class, section_class
 from tuner.schema.synonyms import SYNONYMS
 
-REFERENCE = re.compile(r"\$\{")
-RESOLVER = re.compile(r"\$\{[^}]*:")
+# All that a value may refer to. What is no plain reference is refused, not searched for a resolver: `${oc.${name}:HF_TOKEN}` is one too.
+REFERENCE = re.compile(r"\$\{[\w.\[\]]+\}")
 BOUNDS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
     "ge": ("at least", lambda v, b: v >= b),
     "gt": ("more than", lambda v, b: v > b),
@@ -122,9 +122,8 @@ def suggest(dotted: str, cls: type[Section]) -> str:
 def check_value(cls: type[Section], spec: dataclasses.Field[Any], value: Any, dotted: str) -> Problem | None:
     """None when the field takes the value, else the problem (without its place)."""
     for text in strings_in(value):
-        if RESOLVER.search(text):
-            fix = "a recipe is data: it may refer to its own keys (`${trainer.learning_rate}`) and to nothing else"
-            return Problem(what=f"`{dotted}` uses a resolver: {text}", fix=fix)
+        if "${" in REFERENCE.sub("", text):
+            return resolver_problem(text, dotted)
     if isinstance(value, str) and REFERENCE.search(value):
         return None
     hint = get_type_hints(cls)[spec.name]
@@ -137,6 +136,12 @@ def check_value(cls: type[Section], spec: dataclasses.Field[Any], value: Any, do
     except OmegaConfBaseException:
         return Problem(what=f"`{dotted}` takes {type_name(cls, spec)}, not {value!r}", fix=_example(hint, dotted))
     return check_range(spec, converted, dotted)
+
+
+def resolver_problem(text: str, dotted: str) -> Problem:
+    """A recipe may come from a stranger: nothing in it can read the environment."""
+    fix = "a recipe is data: it may refer to its own keys (`${trainer.learning_rate}`) and to nothing else"
+    return Problem(what=f"`{dotted}` uses a resolver: {text}", fix=fix)
 
 
 def check_range(spec: dataclasses.Field[Any], value: Any, dotted: str) -> Problem | None:

@@ -66,8 +66,9 @@ def arguments(recipe: Recipe, folder: Path, device: torch.device, *, rows: int) 
         activation_checkpointing=trainer.activation_checkpointing,
         logging_steps=trainer.logging_steps,
         logging_nan_inf_filter=False,
-        save_strategy="steps" if trainer.save_steps else "no",
-        save_steps=trainer.save_steps or 500,
+        # Transformers notes the best step only where it saves by steps.
+        save_strategy="steps" if trainer.save_steps or trainer.load_best_model_at_end else "no",
+        save_steps=trainer.save_steps or steps,
         load_best_model_at_end=False,
         seed=recipe.seed,
         use_cpu=device.type == "cpu",

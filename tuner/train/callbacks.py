@@ -79,6 +79,10 @@ class LossGuard(TrainerCallback):
     def __init__(self, factor: float) -> None:
         self.factor, self.lowest = factor, math.inf
 
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """A resumed training is compared with what it had reached."""
+        self.lowest = min((entry["loss"] for entry in state.log_history if "loss" in entry), default=math.inf)
+
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """A step that will be saved is looked at first."""
         control.should_log = control.should_log or control.should_save
@@ -128,10 +132,14 @@ class SaveAtBest(TrainerCallback):
     ) -> None:
         """Transformers decides on the best only after this call, so the history is read."""
         control.should_save = True
-        losses = [(e["step"], e["eval_loss"]) for e in state.log_history if "eval_loss" in e]
-        best = min(range(len(losses)), key=lambda i: losses[i][1])
-        if self.patience is not None and len(losses) - 1 - best >= self.patience:
+        if out_of_patience(state.log_history, self.patience):
             control.should_training_stop = True
+
+
+def out_of_patience(history: list[dict[str, float]], patience: int | None) -> bool:
+    """Whether the last `patience` held-out measurements brought no improvement."""
+    losses = [entry["eval_loss"] for entry in history if "eval_loss" in entry]
+    return patience is not None and bool(losses) and len(losses) > patience + losses.index(min(losses))
 
 
 class Interrupt(TrainerCallback):

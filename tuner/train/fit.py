@@ -9,17 +9,17 @@ from typing import Any, Protocol
 import torch
 from safetensors import safe_open
 from torch import nn
-from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments, set_seed
 
 from tuner import progress
 from tuner.context import Run
 from tuner.data.store import TokenRows
-from tuner.errors import INTERRUPTED
+from tuner.errors import ENVIRONMENT, INTERRUPTED, TuneError
 from tuner.model.adapt import describe
 from tuner.render import number
 from tuner.train.args import arguments
-from tuner.train.callbacks import Checkpoints, Interrupt, Log, LossGuard, SaveAtBest
-from tuner.train.checkpoints import newest, step_of
+from tuner.train.callbacks import Checkpoints, Interrupt, Log, LossGuard, SaveAtBest, out_of_patience
+from tuner.train.checkpoints import PREFIX, broken, newest, step_of
 from tuner.train.tracking import trackers
 
 
@@ -61,7 +61,11 @@ def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
     try:
         with progress.training(args.max_steps, step_of(checkpoint) if checkpoint else 0) as report:
             trainer = task.trainer(run, model, args, prepared, _callbacks(run, interrupt, report))
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            if checkpoint and _finished(checkpoint, args.max_steps, run.recipe.trainer.early_stopping_patience):
+                trainer.state = _state(checkpoint)
+                trainer._load_from_checkpoint(str(checkpoint), model)
+            else:
+                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
         interrupt.release()
     if interrupt.signal_number is not None and trainer.state.global_step < args.max_steps:
@@ -70,9 +74,23 @@ def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
     best = trainer.state.best_global_step if run.recipe.trainer.load_best_model_at_end else None
     if best and best != trainer.state.global_step:
         run.tell(f"keeping step {best}, the lowest held-out loss ({trainer.state.best_metric:.4f})")
-        trainer._load_from_checkpoint(str(folder / f"checkpoint-{best}"), model)
+        lowest = folder / f"{PREFIX}{best}"
+        if reason := broken(lowest):
+            fix = "delete the folder `checkpoints` beside it and run again: training starts over"
+            raise TuneError(f"the checkpoint of the best step {best} cannot be used: {reason}", str(lowest), fix, code=ENVIRONMENT)
+        trainer._load_from_checkpoint(str(lowest), model)
     _save(run, task, model)
     return {"steps": trainer.state.global_step, "best_step": best, "tokens": trainer.state.num_input_tokens_seen, **counts}
+
+
+def _state(checkpoint: Path) -> TrainerState:
+    return TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+
+
+def _finished(checkpoint: Path, max_steps: int, patience: int | None) -> bool:
+    """Whether nothing is left to train: a kill came before the result was saved. Transformers would take one step more."""
+    state = _state(checkpoint)
+    return state.global_step >= max_steps or out_of_patience(state.log_history, patience)
 
 
 def _callbacks(run: Run, interrupt: Interrupt, report: Any) -> list[TrainerCallback]:
