@@ -81,9 +81,11 @@ def lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
             holder = stream.read().strip() or "another process"
             fix = "wait for it, or give this run another name: name=…"
             raise TuneError(f"the run folder is in use by {holder}", str(folder), fix, code=ENVIRONMENT) from error
-        stream.truncate(0)
-        stream.write(f"process {os.getpid()} on {os.uname().nodename}")
-        stream.flush()
+        try:
+            stream.truncate(0)
+            os.write(stream.fileno(), f"process {os.getpid()} on {os.uname().nodename}".encode())
+        except OSError as error:
+            raise disk_error(error, folder) from error
         yield
 
 

@@ -78,7 +78,7 @@ def _explained(error: Exception, folder: Path) -> Exception:
     """A full disk has many errors (safetensors and torch have their own): tell by the disk, else leave it as it is."""
     if shutil.disk_usage(folder).free < FULL_BYTES:
         return disk_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), folder)
-    if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EPERM):
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EPERM):
         return disk_error(error, Path(error.filename or folder))
     return error
 

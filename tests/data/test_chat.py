@@ -1,7 +1,8 @@
-"""Loss masks: what is trained is the assistant's text with its end of turn, and nothing else; and the audit that proves it before step 1."""
+"""Loss masks: what is trained is the assistant's text with its end of turn, and nothing else; and the audit that proves it."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from tests.lab import tiny_model, tiny_tokenizer
-from tuner.data.audit import audit, gate, segments, statistics
+from tuner.data.audit import MOST_BARS, audit, gate, histogram, segments, statistics
 from tuner.data.chat import CHATML, TokenRow, end_of_turn, ensure_template, prompt_ids, render, tokenize
 from tuner.data.columns import Messages
 from tuner.errors import TuneError
@@ -78,7 +79,7 @@ def test_the_sample_joins_to_the_text(messages: Messages) -> None:
         row = row_of(messages, loss_on=loss_on)
         found = segments(row, tokenizer)
         assert "".join(s["text"] for s in found) == render(messages, tokenizer)
-        assert all(a["trained"] != b["trained"] for a, b in zip(found, found[1:], strict=False))
+        assert all(a["trained"] != b["trained"] for a, b in pairwise(found))
 
 
 TALK = say("s: be brief", "u: one?", "a: 1", "u: two?", "a: 2")
@@ -254,6 +255,14 @@ def test_statistics() -> None:
     found = statistics(rows)
     assert (found["rows"], found["tokens"], found["supervised_tokens"]) == (5, 10_375, 5188)
     assert found["length"] == {"min": 10, "mean": 2075.0, "p50": 33, "p95": 8059, "max": 10_000}
-    assert sum(count for _, count in found["histogram"]) == 5, "every row is in a bin, the longest too"
-    assert found["histogram"][:2] == [[32, 2], [64, 1]]
-    assert found["histogram"][-1] == [16_384, 1]
+    assert found["histogram"] == [[1000, 4], *([bound, 0] for bound in range(2000, 10_000, 1000)), [10_000, 1]]
+
+
+@given(st.lists(st.integers(1, 40_000), min_size=1, max_size=50))
+def test_every_length_is_in_one_bar(lengths: list[int]) -> None:
+    bars = histogram(np.asarray(lengths))
+    assert sum(count for _, count in bars) == len(lengths)
+    assert len(bars) <= MOST_BARS
+    assert max(lengths) <= bars[-1][0]
+    assert bars[0][1] > 0, "the axis begins where the rows do"
+    assert bars[-1][1] > 0, "and ends where they end"

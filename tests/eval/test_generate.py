@@ -13,7 +13,8 @@ from tuner.data.chat import prompt_ids
 from tuner.eval.generate import answers, settings, stop_ids
 from tuner.model import packed
 
-TALKS = [[{"role": "user", "content": text}] for text in ("hi", "a much longer question than the others, really", "?", "two words", "", "ö😀")]
+TEXTS = ("hi", "a much longer question than the others, really", "?", "two words", "", "ö😀")
+TALKS = [[{"role": "user", "content": text}] for text in TEXTS]
 
 
 @pytest.fixture(scope="module")

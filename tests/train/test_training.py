@@ -101,12 +101,33 @@ def test_targets_are_what_was_asked_for(lab: Lab, overrides: list[str], trainabl
     assert "layers.1" in "".join(names)
 
 
-def test_modules_to_save_are_trained_and_saved(lab: Lab) -> None:
-    run, before, model = trained_model(lab, "trainer.max_steps=2", "adapter.modules_to_save=[norm]")
-    assert any("modules_to_save" in n for n in moved(before, model))
-    assert any(n.endswith("model.norm.weight") for n in weights_of(run.folder))
+# PEFT warns of merging such an adapter (https://github.com/huggingface/peft/issues/2777); it is not merged here.
+@pytest.mark.filterwarnings("ignore:Model has .tie_word_embeddings=True.:UserWarning")
+@pytest.mark.parametrize("name", ["norm", "lm_head", "embed_tokens"])
+def test_modules_to_save_are_trained_and_saved(lab: Lab, name: str) -> None:
+    run, before, model = trained_model(lab, "trainer.max_steps=2", f"adapter.modules_to_save=[{name}]")
+    assert any("modules_to_save" in n and name in n for n in moved(before, model))
+    assert any(n.endswith(f"{name}.weight") for n in weights_of(run.folder))
     loaded = PeftModel.from_pretrained(fresh_base(), str(run.folder))
     torch.testing.assert_close(logits(loaded), logits(model))
+    losses = losses_of(run.folder)
+    train(lab.run("trainer.max_steps=2", f"adapter.modules_to_save=[{name}]", "trainer.padding_free=never", "name=padded"))
+    (padded,) = (lab.folder / "outputs" / "padded").iterdir()
+    assert losses_of(padded) == pytest.approx(losses, abs=2e-5)
+
+
+def test_a_module_to_save_that_is_not_there_is_told(lab: Lab) -> None:
+    with pytest.raises(TuneError, match="no module `score`") as caught:
+        train(lab.run("adapter.modules_to_save=[norm,score]"))
+    (problem,) = caught.value.problems
+    assert (caught.value.code, problem.where) == (2, "adapter.modules_to_save")
+    assert "embed_tokens" in problem.fix
+
+
+def test_a_target_that_is_no_regular_expression_is_told(lab: Lab) -> None:
+    with pytest.raises(TuneError, match="missing \\)") as caught:
+        train(lab.run("adapter.target_modules='('"))
+    assert (caught.value.code, caught.value.problems[0].where) == (2, "adapter.target_modules")
 
 
 def test_targets_that_match_nothing_name_the_linear_modules(lab: Lab) -> None:
@@ -158,6 +179,10 @@ def test_micro_batch_padding_and_checkpointing_change_no_loss(lab: Lab) -> None:
         "checkpointing": ["trainer.activation_checkpointing=true"],
     }.items():
         assert curve(lab, *overrides) == pytest.approx(expected, abs=2e-5), name
+    every = curve(lab, "task.loss_on=all")
+    assert every != pytest.approx(expected, abs=1e-3)
+    for overrides in (["hardware.micro_batch_size=2"], ["trainer.padding_free=never", "hardware.micro_batch_size=2"]):
+        assert curve(lab, "task.loss_on=all", *overrides) == pytest.approx(every, abs=2e-5)
 
 
 def test_the_first_loss_is_the_models_own(lab: Lab) -> None:
@@ -213,7 +238,7 @@ def test_schedulers(lab: Lab, scheduler: str, expected: list[float] | None) -> N
 
 @pytest.mark.parametrize("optim", ["adamw_torch_fused", "adafactor", "sgd"])
 def test_optimizers(lab: Lab, optim: str) -> None:
-    run, before, model = trained_model(lab, "trainer.max_steps=2", f"trainer.optim={optim}", "trainer.warmup_ratio=0")
+    _run, before, model = trained_model(lab, "trainer.max_steps=2", f"trainer.optim={optim}", "trainer.warmup_ratio=0")
     assert moved(before, model)
 
 
@@ -233,7 +258,7 @@ def test_held_out_loss_is_measured_while_training(lab: Lab) -> None:
     assert [e["step"] for e in log if "loss" in e] == [1, 2, 3, 4, 5, 6]
     scored = task_of(run).score(lab.run("trainer.max_steps=6", "trainer.eval_steps=2", "eval.generate=false"), *held_out(run))
     loss = sum(r.loss_sum for r in scored) / sum(r.tokens for r in scored)
-    assert measured[-1]["eval_loss"] == pytest.approx(loss, rel=2e-2), "the curve's last point is what the evaluation measures"
+    assert measured[-1]["eval_loss"] == pytest.approx(loss, rel=1e-5), "the curve's last point is what the evaluation measures"
 
 
 def held_out(run: Any) -> tuple[Any, Any]:
@@ -242,18 +267,46 @@ def held_out(run: Any) -> tuple[Any, Any]:
     return task_of(run).load(run, tuned=run.folder), split(run)[1]
 
 
+@pytest.mark.parametrize("overrides", [["hardware.micro_batch_size=1"], ["hardware.micro_batch_size=4", "trainer.padding_free=never"]])
+def test_the_held_out_loss_does_not_depend_on_the_micro_batch(lab: Lab, overrides: list[str]) -> None:
+    """It decides on early stopping and the best checkpoint, and hardware must change no result: a mean over tokens, not over batches."""
+    talks = [("x" * 7 * n, "y" * (n * n % 31)) for n in range(9)] + [("z" * 300, "cut away, so nothing of it is trained")]
+    lines = [{"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}]} for q, a in talks]
+    (lab.folder / "eval.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    measured = []
+    for more in ([], overrides):
+        run = lab.run("trainer.max_steps=2", "trainer.eval_steps=1", "task.max_length=250", f"name=m{len(more)}", *more)
+        train(run)
+        measured.append([e["eval_loss"] for e in log_of(run.folder) if "eval_loss" in e])
+    assert len(measured[0]) == 2
+    assert measured[1] == pytest.approx(measured[0], rel=1e-5)
+
+
+FALLS_THEN_RISES = (
+    "trainer.max_steps=12",
+    "trainer.eval_steps=2",
+    "trainer.lr_scheduler_type=constant",
+    "trainer.learning_rate=2e-2",
+    "adapter=full",
+)
+
+
 def reverse(lab: Lab) -> None:
     """Held-out rows like the training rows with another answer: their loss falls while the form is learned, then rises."""
     answer = '{"zebra": "z"}'
-    lines = [json.dumps({"messages": [{"role": "user", "content": f"{chr(97 + n)}{n}?"}, {"role": "assistant", "content": answer}]}) for n in range(8)]
+    lines = [
+        json.dumps({"messages": [{"role": "user", "content": f"{chr(97 + n)}{n}?"}, {"role": "assistant", "content": answer}]})
+        for n in range(8)
+    ]
     (lab.folder / "eval.jsonl").write_text("\n".join(lines) + "\n")
 
 
 @pytest.mark.parametrize("save_steps", [0, 3])
 def test_the_lowest_held_out_loss_is_kept(lab: Lab, save_steps: int) -> None:
     reverse(lab)
-    overrides = ("trainer.max_steps=12", "trainer.eval_steps=2", "trainer.lr_scheduler_type=constant", "trainer.learning_rate=2e-2", "adapter=full")
-    run = lab.run(*overrides, f"trainer.save_steps={save_steps}", "trainer.load_best_model_at_end=true", "trainer.save_total_limit=1")
+    run = lab.run(
+        *FALLS_THEN_RISES, f"trainer.save_steps={save_steps}", "trainer.load_best_model_at_end=true", "trainer.save_total_limit=1"
+    )
     facts = train(run)
     measured = {e["step"]: e["eval_loss"] for e in log_of(run.folder) if "eval_loss" in e}
     best = min(measured, key=lambda step: measured[step])
@@ -264,9 +317,9 @@ def test_the_lowest_held_out_loss_is_kept(lab: Lab, save_steps: int) -> None:
     name = "model.safetensors"
     assert {k: v.tolist() for k, v in weights_of(run.folder, name).items()} == {k: v.tolist() for k, v in weights_of(kept, name).items()}
     assert any(f"keeping step {best}" in line for line in lab.told)
-    scored = task_of(run).score(lab.run(*overrides, "eval.generate=false"), *held_out(run))
+    scored = task_of(run).score(lab.run(*FALLS_THEN_RISES, "eval.generate=false"), *held_out(run))
     lowest = sum(r.loss_sum for r in scored) / sum(r.tokens for r in scored)
-    assert lowest == pytest.approx(measured[best], rel=2e-2)
+    assert lowest == pytest.approx(measured[best], rel=1e-5)
 
 
 def test_early_stopping(lab: Lab) -> None:
@@ -286,8 +339,7 @@ def test_early_stopping(lab: Lab) -> None:
 
 def test_a_damaged_best_checkpoint_is_not_passed_off_as_the_result(lab: Lab) -> None:
     reverse(lab)
-    overrides = ("trainer.max_steps=12", "trainer.eval_steps=2", "trainer.lr_scheduler_type=constant", "trainer.learning_rate=2e-2", "adapter=full")
-    run = lab.run(*overrides, "trainer.load_best_model_at_end=true", "trainer.save_total_limit=1")
+    run = lab.run(*FALLS_THEN_RISES, "trainer.load_best_model_at_end=true", "trainer.save_total_limit=1")
     best = train(run)["best_step"]
     (run.folder / "checkpoints" / f"checkpoint-{best}" / "model.safetensors").write_bytes(b"")
     with pytest.raises(TuneError, match=f"best step {best} cannot be used: model.safetensors is damaged") as caught:

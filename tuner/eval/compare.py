@@ -44,7 +44,9 @@ def compare(base: list[Scored], tuned: list[Scored], *, samples: int, seed: int)
 
 def _loss(rows: list[Scored], draws: NDArray[np.int64], name: str) -> NDArray[np.float64]:
     sums, tokens = np.asarray([r.loss_sum for r in rows]), np.asarray([r.tokens for r in rows])
-    loss: NDArray[np.float64] = sums[draws].sum(1) / tokens[draws].sum(1)
+    counted = tokens[draws].sum(1)
+    there = counted > 0  # a resample may hold nothing but rows without a trained token
+    loss: NDArray[np.float64] = sums[draws].sum(1)[there] / counted[there]
     return np.exp(np.minimum(loss, 700.0)) if name == "perplexity" else loss
 
 

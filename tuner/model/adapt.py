@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +49,15 @@ def wrap(base: PreTrainedModel, adapter: Adapter) -> PreTrainedModel | PeftModel
         use_rslora=adapter.use_rslora,
         use_dora=adapter.use_dora,
     )
+    there = {name.rpartition(".")[2] for name, _ in base.named_modules()} - {""}
+    for name in adapter.modules_to_save:  # PEFT passes over what it does not find
+        if name.rpartition(".")[2] not in there:
+            fix = f"modules of this model: {', '.join(sorted(n for n in there if not n.isdigit()))}"
+            raise TuneError(f"the model has no module `{name}`", "adapter.modules_to_save", fix)
     base.requires_grad_(False)
     try:
         return get_peft_model(base, config)
-    except ValueError as error:
+    except (ValueError, re.error) as error:
         names = sorted({name.rpartition(".")[2] for name, module in base.named_modules() if isinstance(module, torch.nn.Linear)})
         what = f"the adapter does not fit the model: {str(error).splitlines()[0]}"
         raise TuneError(what, "adapter.target_modules", f"linear modules of this model: {', '.join(names)}, or `all-linear`") from error

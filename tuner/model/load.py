@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from tuner.data.chat import ensure_template
@@ -74,7 +75,7 @@ def _pretrained(auto: Any, model: Model, *, progress: Progress, **options: Any) 
     revision = {"revision": model.revision} if model.revision and not folder else {}
     try:
         return auto.from_pretrained(place, trust_remote_code=model.trust_remote_code, **revision, **options)
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
         what = str(error).strip().splitlines()[0]
         if folder:
             raise TuneError(

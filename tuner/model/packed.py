@@ -16,6 +16,7 @@ from itertools import accumulate
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
@@ -63,13 +64,12 @@ def supported(model: nn.Module) -> str | None:
     for name, reason in _UNSUPPORTED_SETTINGS.items():
         if settings.get(name) not in (None, False, 1, 1.0):
             return f"{reason} ({name})"
-    head = causal.get_output_embeddings()
+    head: Any = causal.get_output_embeddings()
     if type(head) is not nn.Linear:
         return f"its head is {type(head).__name__}, not a plain linear layer"
-    if head.bias is not None:
+    if "bias" in dict(head.named_parameters()):
         return "its head has a bias"
-    peft = getattr(model, "active_peft_config", None)  # nothing but PEFT's wrapper has one
-    if peft is not None and peft.is_prompt_learning:
+    if isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning:
         return "its adapter prepends tokens"
     return None
 
@@ -157,9 +157,9 @@ class _LabelledLoss(torch.autograd.Function):
         return of_hidden, of_weight, None, None, None
 
 
-def _causal_lm(model: nn.Module) -> nn.Module:
+def _causal_lm(model: nn.Module) -> Any:
     """The transformers model inside PEFT's wrapper (its adapter layers are in place), or `model` itself."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 def _attention(

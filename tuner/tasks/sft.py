@@ -16,7 +16,7 @@ from tuner.data.columns import conversations, shared_system
 from tuner.data.load import Row
 from tuner.data.splits import source_name, split
 from tuner.data.store import TokenRows, write_packs, write_rows
-from tuner.errors import BAD_RECIPE, TuneError
+from tuner.errors import BAD_RECIPE, GATE, TuneError
 from tuner.eval.generate import answers, settings
 from tuner.eval.loss import row_losses
 from tuner.eval.scores import Scored
@@ -121,7 +121,10 @@ def _held_out(run: Run, rows: list[Row]) -> list[tuple[TokenRow, Scored]]:
     found = [m for m in found if m[-1]["role"] == "assistant"][: run.recipe.eval.limit]
     if not found:
         raise TuneError("no held-out conversation ends with an assistant message", "data.eval_path", "the last message is what is measured")
-    tokens = tokenize(found, tokenizer_of(run), _task(run))
+    tokens = list(tokenize(found, tokenizer_of(run), _task(run)))
+    if not any(row.trained[1:].any() for row in tokens):
+        what = f"no token of {len(tokens)} held-out rows would be measured: all of them are cut before the answer"
+        raise TuneError(what, "task.max_length", f"raise it (now {_task(run).max_length} tokens) or shorten the rows", code=GATE)
     scored = [Scored(prompt=messages[:-1], reference=messages[-1]["content"]) for messages in found]
     return list(zip(tokens, scored, strict=True))
 

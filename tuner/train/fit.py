@@ -84,7 +84,8 @@ def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
 
 
 def _state(checkpoint: Path) -> TrainerState:
-    return TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    state: TrainerState = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    return state
 
 
 def _finished(checkpoint: Path, max_steps: int, patience: int | None) -> bool:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import EvalLoopOutput
 
 from tuner.data.store import TokenRows
 from tuner.model import packed
@@ -63,14 +66,32 @@ class TokenTrainer(Trainer):
         self.state.num_input_tokens_seen += int(inputs["input_ids"].numel() if self.padding_free else inputs["attention_mask"].sum())
         return super().training_step(model, inputs, num_items_in_batch)
 
-    def prediction_step(
-        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Held-out loss of a batch."""
-        if not self.padding_free:
-            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
-        with torch.no_grad():
-            return self.compute_loss(model, self._prepare_inputs(inputs)).detach(), None, None
+    @torch.no_grad()
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader[Any],
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Held-out loss, the mean over all trained tokens. Transformers' is a mean over batches, which the micro-batch would change."""
+        model: Any = self.model
+        held_out: Any = dataloader.dataset
+        model.eval()
+        total, tokens = 0.0, 0
+        for batch in dataloader:
+            inputs = self._prepare_inputs(batch)
+            count = int((inputs["labels"][:, 1:] != packed.IGNORE).sum())
+            if count:
+                mean = self.compute_loss(model, inputs, num_items_in_batch=torch.tensor(count, device=self.args.device))
+                total, tokens = total + float(mean) * count, tokens + count
+        return EvalLoopOutput(
+            predictions=None,  # type: ignore[arg-type]
+            label_ids=None,
+            metrics={f"{metric_key_prefix}_loss": total / tokens if tokens else math.nan},
+            num_samples=len(held_out),
+        )
 
 
 def _flat(items: list[Item]) -> dict[str, Any]:
