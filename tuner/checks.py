@@ -69,6 +69,14 @@ def precision(recipe: Recipe) -> Iterator[Finding]:
         yield "adapter.quant", "bitsandbytes has no kernels for mps", "use `adapter=lora`, or another `hardware`"
 
 
+def batch(recipe: Recipe) -> Iterator[Finding]:
+    """The global batch is made of whole micro-batches."""
+    micro, rows = recipe.hardware.micro_batch_size, recipe.trainer.batch_size
+    if micro and rows % micro:
+        what = f"`trainer.batch_size` ({rows}) is no multiple of `hardware.micro_batch_size` ({micro})"
+        yield "hardware.micro_batch_size", what, "choose a divisor: the global batch is what a recipe promises"
+
+
 def packing(recipe: Recipe) -> Iterator[Finding]:
     """Packed rows need attention that knows where each conversation ends."""
     if isinstance(recipe.task, Sft) and recipe.task.packing and recipe.trainer.padding_free is Choice.never:
@@ -82,6 +90,9 @@ def model_source(recipe: Recipe) -> Iterator[Finding]:
         yield "model.source", "`model.source=wheel` needs `model.wheel`", "set requirement, sha256 and file, or `model.source=hub`"
     if model.source is Source.local and not Path(model.id).expanduser().is_dir():
         yield "model.id", f"no such folder: {model.id}", "check the path, or use `model.source=hub`"
+    template = model.chat_template
+    if template and "{" not in template and not Path(template).expanduser().is_file():
+        yield "model.chat_template", f"no such template file: {template}", "check the path, or write the Jinja template itself"
     folder_like = model.id.startswith((".", "/", "~")) or model.id.count("/") > 1
     if model.source is Source.auto and folder_like and not Path(model.id).expanduser().is_dir():
         yield "model.id", f"no such folder: {model.id}", "check the path; a Hub id is `owner/name`"
@@ -89,4 +100,4 @@ def model_source(recipe: Recipe) -> Iterator[Finding]:
         yield "model.revision", "`model.revision` belongs to a Hub model", "remove it: a local folder has no revisions"
 
 
-RULES = (names, rows, measuring, precision, packing, model_source)
+RULES = (names, rows, measuring, precision, batch, packing, model_source)

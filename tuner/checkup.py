@@ -15,8 +15,10 @@ from tuner.errors import ENVIRONMENT, OK, Problem, TuneError
 from tuner.estimate import estimate
 from tuner.hub.preflight import preflight
 from tuner.pipeline import execute
+from tuner.registry import load
 from tuner.render import number, out, print_error, print_json
 from tuner.runs import read_json
+from tuner.train.tracking import trackers_installed
 
 Finding = dict[str, str]
 
@@ -48,6 +50,9 @@ def findings(run: Run) -> tuple[list[Finding], TuneError | None]:
     try:
         execute(run, only=("prepare",))
         found += _data(run)
+        if run.recipe.eval.enabled:
+            load(run.recipe.task.impl).check(run, split(run)[1])
+        trackers_installed(run.recipe.tracking)
     except TuneError as caught:
         error = caught
         found.append({"name": "data", "state": "fail", "text": "; ".join(p.what for p in caught.problems)})

@@ -20,8 +20,8 @@ _SHIPPED_DATA = Path(__file__).resolve().parent / "conf" / "data"
 def cache_dir() -> Path:
     """The user's cache for models and hashes: $TUNER_CACHE, else $XDG_CACHE_HOME/tuner, else ~/.cache/tuner."""
     if own := os.environ.get("TUNER_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tuner"
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "tuner"
 
 
 def find_files(path: str, *, beside: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""One measurement, base against tuned, in words: `Metric(key="exact_match", base=0.02, tuned=0.81).sentence` -> "exact match 0.02 → 0.81 (…)"."""
+"""One measurement, base against tuned, in words: `Metric(key="exact_match", base=0.02, tuned=0.81).sentence`."""
 
 from __future__ import annotations
 

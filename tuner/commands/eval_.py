@@ -31,7 +31,9 @@ def main(args: list[str]) -> int:
     elif not plan.stage("evaluate").done:
         path = plan_path(plan)
         plan.write(path)
-        code = submit([sys.executable, "-m", "tuner.worker", str(path), "--only", "baseline,evaluate"])
+        code = submit(
+            [sys.executable, "-m", "tuner.worker", str(path), "--only", "baseline,evaluate"], output=sys.stderr if request.json else None
+        )
         if code:
             return code
     if request.json:

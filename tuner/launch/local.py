@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import FrameType
+from typing import TextIO
 
 from tuner.errors import BUG
 
@@ -16,9 +17,9 @@ def command(plan: Path) -> list[str]:
     return [sys.executable, "-m", "tuner.worker", str(plan)]
 
 
-def submit(argv: list[str]) -> int:
-    """Start the worker in a process group of its own, wait, and return its exit code."""
-    worker = subprocess.Popen(argv, start_new_session=True)
+def submit(argv: list[str], *, output: TextIO | None = None) -> int:
+    """Start the worker in a process group of its own (what it prints goes to `output` where given), wait, and return its exit code."""
+    worker = subprocess.Popen(argv, start_new_session=True, stdout=output)
     asked = 0
 
     def forward(number: int, frame: FrameType | None) -> None:

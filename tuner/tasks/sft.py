@@ -62,6 +62,11 @@ def prepare(run: Run, rows: list[Row], folder: Path) -> None:
     write_json(folder / "audit.json", found)
 
 
+def check(run: Run, rows: list[Row]) -> None:
+    """Held-out rows are laid out as the recipe says and end with an answer."""
+    _held_out(run, rows)
+
+
 def load(run: Run, *, trainable: bool = False, tuned: Path | None = None) -> nn.Module:
     """The base; or with `trainable` the adapter on it (over a quantised base when asked); or the saved result over a fresh base."""
     model = run.recipe.model

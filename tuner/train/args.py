@@ -37,6 +37,8 @@ def total_steps(trainer: Trainer, rows: int) -> int:
 def arguments(recipe: Recipe, folder: Path, device: torch.device, *, rows: int) -> TrainingArguments:
     """TrainingArguments that write checkpoints under `folder`; saving, rotation and progress are our callbacks'."""
     trainer = recipe.trainer
+    if trainer.precision is Precision.fp16 and device.type == "cpu":
+        raise TuneError("fp16 training needs a GPU, and this run is on the CPU", "trainer.precision", "use `trainer.precision=bf16`")
     micro = micro_batch(trainer, recipe.hardware, device)
     steps = total_steps(trainer, rows)
     extra: dict[str, Any] = {}

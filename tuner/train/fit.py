@@ -15,7 +15,7 @@ from tuner import progress
 from tuner.context import Run
 from tuner.data.store import TokenRows
 from tuner.errors import ENVIRONMENT, INTERRUPTED, TuneError
-from tuner.model.adapt import describe
+from tuner.model.adapt import describe, fast_casts
 from tuner.render import number
 from tuner.train.args import arguments
 from tuner.train.callbacks import Checkpoints, Interrupt, Log, LossGuard, SaveAtBest, out_of_patience
@@ -59,7 +59,7 @@ def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
         run.tell(f"going on from step {step_of(checkpoint)} of {args.max_steps}")
     interrupt = Interrupt(run.tell)
     try:
-        with progress.training(args.max_steps, step_of(checkpoint) if checkpoint else 0) as report:
+        with progress.training(args.max_steps, step_of(checkpoint) if checkpoint else 0) as report, fast_casts(model, args):
             trainer = task.trainer(run, model, args, prepared, _callbacks(run, interrupt, report))
             if checkpoint and _finished(checkpoint, args.max_steps, run.recipe.trainer.early_stopping_patience):
                 trainer.state = _state(checkpoint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 from transformers import TrainerCallback
@@ -10,7 +11,7 @@ from tuner.context import Run
 from tuner.errors import ENVIRONMENT, TuneError
 from tuner.registry import load
 from tuner.schema.base import flat
-from tuner.schema.tracking import NoTracking, Tensorboard, Tracker
+from tuner.schema.tracking import NoTracking, Tensorboard, Tracker, Tracking
 
 
 class _Scalars(TrainerCallback):
@@ -28,9 +29,19 @@ class _Scalars(TrainerCallback):
         self.finish()
 
 
+def trackers_installed(tracking: Tracking) -> None:
+    """Raises TuneError (code 4) when the chosen dashboard's package is not installed."""
+    if not isinstance(tracking, NoTracking) and find_spec(tracking.kind) is None:
+        fix = f"pip install 'tuner[{tracking.kind}]', or use tracking=none"
+        raise TuneError(
+            f"tracking={tracking.kind} needs a package that is not installed: {tracking.kind}", "tracking", fix, code=ENVIRONMENT
+        )
+
+
 def trackers(run: Run) -> list[TrainerCallback]:
     """Callbacks of the chosen dashboard. Raises TuneError (code 4) when its package is missing or refuses to start."""
     tracking = run.recipe.tracking
+    trackers_installed(tracking)
     if isinstance(tracking, NoTracking):
         return []
     name = f"{run.plan.name}-{run.folder.name}"
@@ -44,11 +55,6 @@ def trackers(run: Run) -> list[TrainerCallback]:
         same = {"id": name, "resume": "allow", "dir": str(run.folder)} if tracking.kind == "wandb" else {"resume": "allow"}
         client.init(project=tracking.project, name=name, config=flat(run.recipe), **same)
         return [_Scalars(lambda logs, step: client.log(logs, step=step), client.finish)]
-    except ImportError as error:
-        fix = f"pip install 'tuner[{tracking.kind}]', or use tracking=none"
-        raise TuneError(
-            f"tracking={tracking.kind} needs a package that is not installed: {error.name}", "tracking", fix, code=ENVIRONMENT
-        ) from error
     except Exception as error:  # each client has exceptions of its own
         offline = " (WANDB_MODE=offline needs no account)" if tracking.kind == "wandb" else ""
         fix = f"check your account{offline}, or use tracking=none"

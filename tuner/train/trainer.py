@@ -57,7 +57,7 @@ class TokenTrainer(Trainer):
         if not self.padding_free:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         count = num_items_in_batch if num_items_in_batch is not None else (inputs["labels"][:, 1:] != packed.IGNORE).sum()
-        with self.compute_loss_context_manager():
+        with self.accelerator.autocast():  # accelerate wraps `model.forward`, which forward_loss does not call
             loss = packed.forward_loss(model, inputs, count)
         return (loss, {}) if return_outputs else loss
 
