@@ -367,7 +367,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(lab: 
 
 
 def test_a_batch_that_does_not_divide_is_told(lab: Lab) -> None:
-    with pytest.raises(TuneError, match=r"trainer\.batch_size=8 is no multiple of hardware\.micro_batch_size=3") as caught:
+    with pytest.raises(TuneError, match=r"`trainer\.batch_size` \(8\) is no multiple of `hardware\.micro_batch_size` \(3\)") as caught:
         train(lab.run("hardware.micro_batch_size=3"))
     assert caught.value.code == 2
 
