@@ -36,7 +36,15 @@ def first_step(repeats: int) -> None:
     model = json.loads(subprocess_output([sys.executable, "-c", _MODEL]))["path"]
     with tempfile.TemporaryDirectory(prefix="tune-bench-") as folder:
         rows = ROOT / "tuner" / "conf" / "data" / "tickets" / "train.jsonl"
-        settings = ["trainer.max_steps=2", "trainer.batch_size=16", "adapter.r=16", "eval=none", "hub=none", "task.max_length=512"]
+        settings = [
+            "trainer.max_steps=2",
+            "trainer.logging_steps=1",
+            "trainer.batch_size=16",
+            "adapter.r=16",
+            "eval=none",
+            "hub=none",
+            "task.max_length=512",
+        ]
         tune = [sys.executable, "-m", "benchmarks.fresh", folder, TUNE, "recipe=quickstart", *settings]
         trl = [
             TRL,

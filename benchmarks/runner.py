@@ -18,6 +18,9 @@ from pathlib import Path
 from typing import Any
 
 
+SETTLE_S = 8.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """A command to time. With `until`, the clock stops at the first line of its output that holds this text, and the command is ended."""
@@ -57,6 +60,7 @@ def run(job: Job) -> Sample:
         if job.until and job.until in line:
             wall = now
             process.kill()
+            time.sleep(SETTLE_S)  # what it started ends by itself, and must not slow the next job
             break
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
