@@ -29,7 +29,7 @@ HEAVY = (
     "data",
     "model",
     "train eval export hub",
-    "tasks",
+    "tasks summary",
     "pipeline serve",
     "checkup",
     "worker",

@@ -199,4 +199,4 @@ def test_json_of_the_guide_is_json() -> None:
     for block in blocks():
         if block.language == "json":
             for line in block.text.splitlines():
-                json.loads(line)
+                assert json.loads(line) is not None

@@ -18,7 +18,7 @@ from tuner.schema.trainer import Optim
 
 BYTES = {Dtype.bfloat16: 2, Dtype.float16: 2, Dtype.float32: 4}
 CHARACTERS_PER_TOKEN = 4.0
-# What a trained parameter costs beside itself: gradient, and the optimizer's moments (in the parameter's own number format).
+# What a trained parameter costs beside itself: gradient, and the optimizer's moments (all in fp32).
 STATES = {Optim.adamw_torch: 3, Optim.adamw_torch_fused: 3, Optim.adafactor: 1, Optim.sgd: 1}
 
 
@@ -145,8 +145,9 @@ def _memory(recipe: Recipe, shape: dict[str, Any], trainable: int, tokens_per_ro
         quantised = sum(a * b for a, b in _linears(shape).values()) * shape["num_hidden_layers"]
         weights -= quantised * (width - (1.0 if recipe.adapter.quant is Quant.int8 else 0.55))
     full = isinstance(recipe.adapter, Full)
-    trained_width = width if full else 4.0
-    states = trainable * trained_width * (STATES[recipe.trainer.optim] + (0 if full else 1))
+    if full:  # fp32 weights are what is updated
+        weights *= 4.0 / width
+    states = trainable * 4.0 * (STATES[recipe.trainer.optim] + (0 if full else 1))
     tokens = (recipe.hardware.micro_batch_size or recipe.trainer.batch_size) * min(tokens_per_row, recipe.task.max_length)
     # About 16 hidden widths and 4 MLP widths a token and block are kept for the backward pass (https://arxiv.org/abs/2205.05198).
     kept = (

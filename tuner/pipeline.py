@@ -13,15 +13,14 @@ from tuner.data.splits import split
 from tuner.environment import snapshot
 from tuner.errors import ENVIRONMENT, TuneError
 from tuner.eval.compare import compare
-from tuner.eval.report import write_report
 from tuner.eval.scores import Scored, summary
-from tuner.hub.card import write_card
 from tuner.hub.preflight import preflight
 from tuner.hub.push import publish
 from tuner.plan import SHARED, Stage
 from tuner.progress import clock
 from tuner.registry import load
 from tuner.runs import lock, mark_done, read_json, write_json, write_text
+from tuner.summary import summarise
 from tuner.tasks import Task
 from tuner.train.fit import fit
 from tuner.train.tracking import trackers_installed
@@ -42,14 +41,14 @@ def execute(run: Run, *, only: tuple[str, ...] = ()) -> None:
         trackers_installed(run.recipe.tracking)
     for stage in todo:
         if stage.name == "publish":
-            summarise(run)
+            summarise(run.plan)
         if stage.name in SHARED:
             with lock(Path(stage.folder), wait=True):
                 _do(run, task, stage)
         else:
             _do(run, task, stage)
     if "publish" not in names and names & {"train", "evaluate"}:
-        summarise(run)
+        summarise(run.plan)
 
 
 def _do(run: Run, task: Task, stage: Stage) -> None:
@@ -134,13 +133,3 @@ def write_rows(path: Path, rows: list[Scored]) -> None:
 def read_rows(path: Path) -> list[Scored]:
     """What `write_rows` wrote."""
     return [Scored(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def summarise(run: Run) -> None:
-    """Bring the run folder's own files up to date: metrics of this plan's evaluation, report, model card."""
-    if run.plan.has("evaluate") and run.plan.stage("evaluate").done:
-        write_json(run.folder / "metrics.json", read_json(run.stage_folder("evaluate") / "metrics.json"))
-    else:
-        (run.folder / "metrics.json").unlink(missing_ok=True)
-    write_report(run.folder)
-    write_card(run.folder)

@@ -50,7 +50,9 @@ def test_ls_shows_recipes_and_sections(capsys: pytest.CaptureFixture[str]) -> No
 def test_ls_a_section(capsys: pytest.CaptureFixture[str]) -> None:
     lines = told(capsys, "ls", "adapter").splitlines()
     assert lines[0] == "dora\tLoRA with weight-decomposed updates (DoRA)"  # from the value file's comment
-    assert lines[1] == "full\tFull fine-tuning: every parameter is trained."  # from the docstring
+    assert (
+        lines[1] == "full\tFull fine-tuning: every parameter is trained, in fp32 under autocast, and saved in `model.dtype`."
+    )  # from the docstring
     assert lines[2].startswith("lora (default)\t")
     assert told(capsys, "ls", "adapters") == told(capsys, "ls", "adapter")
     assert [o["name"] for o in data(capsys, "ls", "model")] == ["custom", "smollm2-135m"]

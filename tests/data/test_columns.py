@@ -24,20 +24,20 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 def only(row: dict[str, Any], **data: Any) -> list[dict[str, str]]:
-    (found,) = conversations([row], Data(**data), name="t")[1]
+    (found,) = conversations([row], Data(**data), place=str)[1]
     return found
 
 
 def problem(rows: list[dict[str, Any]], **data: Any) -> Any:
     with pytest.raises(TuneError) as caught:
-        conversations(rows, Data(**data), name="train.jsonl")
+        conversations(rows, Data(**data), place=lambda row: f"train.jsonl:{rows.index(row) + 1}")
     assert caught.value.code == 2
     return caught.value.problems[0]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_each_shape_is_recognised_and_gives_the_same_messages(shape: str) -> None:
-    assert conversations([SHAPES[shape]], Data(), name="t") == (RowShape(shape), [[USER, ANSWER]])
+    assert conversations([SHAPES[shape]], Data(), place=str) == (RowShape(shape), [[USER, ANSWER]])
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -102,18 +102,18 @@ def test_a_said_shape_that_does_not_fit_is_told_with_its_columns() -> None:
     [
         ({"question": "q", "answer": "a"}, "prompt"),
         ({"prompt": "q"}, "completion"),
-        ({"prompt": "q", "completion": None}, "NoneType"),
-        ({"prompt": "q", "completion": 3}, "int"),
-        ({"prompt": "q", "completion": ["a"]}, "list"),
+        ({"prompt": "q", "completion": None}, "null"),
+        ({"prompt": "q", "completion": 3}, "a number"),
+        ({"prompt": "q", "completion": ["a"]}, "a list"),
     ],
 )
-def test_a_later_row_that_differs_names_its_index(row: dict[str, Any], hint: str) -> None:
+def test_a_later_row_that_differs_names_its_place(row: dict[str, Any], hint: str) -> None:
     rows = [{"prompt": "hi", "completion": "ho"}] * 3 + [row]
     found = problem(rows)
-    assert "row 3 is not laid out as prompt_completion" in found.what
+    assert "not laid out as prompt_completion, as the first row is" in found.what
     assert hint in found.what
-    assert found.where == "train.jsonl"
-    assert str(sorted(row)) in found.fix
+    assert found.where == "train.jsonl:4"
+    assert str(row) in found.fix
 
 
 @pytest.mark.parametrize(
@@ -134,13 +134,15 @@ def test_a_later_row_that_differs_names_its_index(row: dict[str, Any], hint: str
 def test_a_conversation_of_another_build_names_its_row(row: dict[str, Any]) -> None:
     (column,) = row
     good = SHAPES["messages" if column == "messages" else "sharegpt"]
-    assert "row 1 " in problem([good, row]).what
+    found = problem([good, row])
+    assert found.where == "train.jsonl:2"
+    assert found.what.endswith(("not text", "not a list", "not a mapping", "in ['role']", "in ['content']", "in ['value']"))
 
 
 def test_a_mapped_column_missing_from_a_later_row_names_the_row() -> None:
     rows = [{"frage": "hi", "antwort": "ho"}, {"frage": "hi"}]
     found = problem(rows, columns={"prompt": "frage", "completion": "antwort"})
-    assert "row 1 " in found.what
+    assert found.where == "train.jsonl:2"
 
 
 @pytest.mark.parametrize("row", [{"messages": []}, {"conversations": []}])
@@ -148,12 +150,13 @@ def test_a_mapped_column_missing_from_a_later_row_names_the_row() -> None:
 def test_an_empty_conversation_is_refused(row: dict[str, Any], system: str | None) -> None:
     (column,) = row
     good = SHAPES["messages" if column == "messages" else "sharegpt"]
-    assert "row 1 has an empty conversation" in problem([good, row], system=system).what
+    found = problem([good, row], system=system)
+    assert ("an empty conversation" in found.what, found.where) == (True, "train.jsonl:2")
 
 
 def test_a_system_message_is_added_where_there_is_none() -> None:
     rows = [{"messages": [USER, ANSWER]}, {"messages": [{"role": "system", "content": "own"}, USER, ANSWER]}]
-    _, found = conversations(rows, Data(system="be brief"), name="t")
+    _, found = conversations(rows, Data(system="be brief"), place=str)
     assert [m[0] for m in found] == [SYSTEM, {"role": "system", "content": "own"}]
     assert [len(m) for m in found] == [3, 3]
     assert rows[0] == {"messages": [USER, ANSWER]}, "the rows themselves are left as they were"
@@ -177,7 +180,7 @@ def test_the_system_message_all_share() -> None:
 )
 def test_real_sets_load(shared_data: Path, folder: str, count: int, shape: RowShape) -> None:
     (file,) = (p for p in (shared_data / folder).iterdir() if p.stem == "train")
-    found, messages = conversations(read_rows([str(file)]), Data(), name=folder)
+    found, messages = conversations(read_rows([str(file)]), Data(), place=str)
     assert (found, len(messages)) == (shape, count)
     roles = {m["role"] for conversation in messages for m in conversation}
     assert {"user", "assistant"} <= roles <= {"system", "user", "assistant", "tool"}

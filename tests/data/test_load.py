@@ -73,7 +73,7 @@ def test_several_files_are_read_in_order_and_by_their_own_format(tmp_path: Path)
 
 def test_the_format_can_be_said_where_the_name_is_silent(tmp_path: Path) -> None:
     files = write(tmp_path / "rows.txt", lines())
-    assert "set `data.format` to one of auto, json, jsonl, csv, tsv, parquet" in problem(files).fix
+    assert "set `data.format` to one of json, jsonl, csv, tsv, parquet" in problem(files).fix
     assert read_rows(files, form=Format.jsonl) == ROWS
     assert read_rows(write(tmp_path / "odd.csv", separated("\t")), form=Format.tsv) == ROWS
 
@@ -112,7 +112,7 @@ def test_a_row_that_is_no_mapping_is_named(tmp_path: Path, value: str, kind: str
     assert (found.where, f"not {kind}" in found.what) == (f"{files[0]}:2", True)
     array = write(tmp_path / "a.json", f'[{{"prompt": "a"}}, {value}]')
     found = problem(array)
-    assert (found.where, f"not {kind}" in found.what) == (f"{array[0]}, row 1", True)
+    assert (found.where, f"not {kind}" in found.what) == (f"{array[0]}, row 2", True)
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.tsv"])

@@ -185,7 +185,7 @@ def test_no_hub(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "secret"), [("report.html", "hf_" + "Zz9" * 11), ("tokenizer_config.json", TOKEN), ("train_log.jsonl", TOKEN)]
+    ("name", "secret"), [("recipe.yaml", "hf_" + "Zz9" * 11), ("tokenizer_config.json", TOKEN), ("train_log.jsonl", TOKEN)]
 )
 def test_a_token_in_a_file_is_never_published(folder: Path, hub: HubServer, name: str, secret: str) -> None:
     with (folder / name).open("a", encoding="utf-8") as stream:

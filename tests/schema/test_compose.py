@@ -71,6 +71,14 @@ def test_a_recipe_builds_on_one_that_builds_on_another(project: Path) -> None:
     assert (recipe.seed, recipe.trainer.batch_size, recipe.trainer.max_steps) == (2, 2, 4)
 
 
+def test_a_recipe_builds_on_a_file_beside_it(project: Path) -> None:
+    write(project / "mine/a.yaml", "defaults: [{model: smollm2-135m}]\ndata: {path: train.jsonl}\nseed: 1\n")
+    write(project / "mine/deep/b.yaml", "defaults: [{recipe: ../a.yaml}]\ntrainer: {max_steps: 3}\n")
+    write(project / "c.yaml", f"defaults: [{{recipe: {project}/mine/deep/b.yaml}}]\nseed: 5\n")
+    recipe = mine(name="c.yaml").recipe
+    assert (recipe.seed, recipe.trainer.max_steps, recipe.name) == (5, 3, "c")
+
+
 def test_a_child_s_option_beats_its_base_s(project: Path) -> None:
     write(project / "recipes/a.yaml", "defaults: [{model: smollm2-135m}, {adapter: qlora}]\ndata: {path: train.jsonl}\n")
     write(project / "recipes/b.yaml", "defaults: [{recipe: a}, {adapter: full}]\n")

@@ -124,9 +124,19 @@ def test_values_out_of_range_or_of_the_wrong_type(override: str, what: str) -> N
     assert problem.fix
 
 
-@pytest.mark.parametrize("override", ["+trainer.batch_size=1", "~seed=1", "seed=1,2", "adapter@x=lora"])
-def test_overrides_are_plain(override: str) -> None:
-    assert only(override).what in ("not a plain override", "cannot be read as key=value")
+@pytest.mark.parametrize(
+    ("override", "what", "fix"),
+    [
+        ("+trainer.batch_size=1", "nothing is added", "`trainer.batch_size=…`"),
+        ("~seed=1", "cannot be taken away", "`seed=null`"),
+        ("~seed", "cannot be taken away", "`seed=null`"),
+        ("seed=1,2", "a sweep", "once for each value"),
+        ("adapter@x=lora", "no package", "`adapter=…`"),
+    ],
+)
+def test_overrides_are_plain(override: str, what: str, fix: str) -> None:
+    problem = only(override)
+    assert (what in problem.what, fix in problem.fix, problem.where) == (True, True, override)
 
 
 def test_what_hydra_s_grammar_cannot_read_shows_the_quoting() -> None:
@@ -227,6 +237,12 @@ def test_recipes_in_a_circle() -> None:
     problem = only(recipe="a")
     assert problem.what == "recipes build on each other in a circle: recipes/a.yaml -> recipes/b.yaml -> recipes/a.yaml"
     assert problem.where == "recipes/b.yaml:1"
+
+
+def test_recipe_files_in_a_circle() -> None:
+    first = recipe(BASE.replace("[{", "[{recipe: b.yaml}, {"), "a.yaml")
+    recipe("defaults: [{recipe: a.yaml}]\n", "b.yaml")
+    assert only(recipe=first).what == "recipes build on each other in a circle: a.yaml -> b.yaml -> a.yaml"
 
 
 def test_a_recipe_on_an_unknown_recipe() -> None:

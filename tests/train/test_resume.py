@@ -5,6 +5,7 @@ Real worker processes, several epochs, dropout and micro-batches, so that data o
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -14,11 +15,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from tests.lab import Lab, environ, log_of, losses_of, make_lab, train
 from tuner import worker
 from tuner.runs import in_use
 from tuner.train.checkpoints import SEAL, all_checkpoints, broken, step_of
+from tuner.train.fit import Interrupted
 
 STEPS = 60
 OVERRIDES = (
@@ -172,6 +175,25 @@ def test_a_signal_saves_a_checkpoint_and_the_rerun_ends_the_same(
     assert not in_use(folder)
     assert worker.main([str(path)]) == 0
     assert_same_result(folder, whole)
+
+
+class AtLast(TrainerCallback):
+    """Sends this process a Ctrl-C when the last step begins."""
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        if state.global_step == STEPS - 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_signal_in_the_last_step_is_obeyed_too(lab: Lab, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    overrides = (*ONLY_TRAIN, "name=last", "trainer.save_steps=0")
+    monkeypatch.setattr("tuner.train.fit.trackers", lambda run: [AtLast()])
+    with pytest.raises(Interrupted) as stopped:
+        train(lab.run(*overrides))
+    assert stopped.value.code == 130
+    assert f"stopped at step {STEPS}; the same command goes on from here" in lab.told
+    assert worker.main([str(lab.write_plan(*overrides))]) == 0
+    assert_same_result(Path(lab.plan(*overrides).folder), whole)
 
 
 @pytest.fixture(scope="module")

@@ -86,6 +86,27 @@ def test_full_fine_tuning_moves_everything_and_loads_as_a_model(lab: Lab) -> Non
     assert not (run.folder / "adapter_model.safetensors").exists()
 
 
+def test_full_fine_tuning_in_bf16_updates_fp32_weights_and_saves_bf16(lab: Lab) -> None:
+    choice = ["adapter=full", "model.dtype=bfloat16", "trainer.precision=bf16"]
+    run, before, model = trained_model(lab, "trainer.max_steps=3", "trainer.learning_rate=1e-6", "trainer.warmup_ratio=0", *choice)
+    assert {p.dtype for p in before.values()} == {torch.float32}
+    weights = weights_of(run.folder, "model.safetensors")
+    assert {w.dtype for w in weights.values()} == {torch.bfloat16}
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}, "as it was saved"
+    (checkpoint, *_) = all_checkpoints(run.folder / "checkpoints")
+    kept = weights_of(checkpoint, "model.safetensors")
+    assert {w.dtype for w in kept.values()} == {torch.float32}
+    small = {n for n, w in kept.items() if n in before and not torch.equal(w, before[n])}
+    assert len(small) == len(kept), "steps of 1e-6, which bf16 weights of 1e-2 would swallow"
+
+
+def test_one_step_alone_trains(lab: Lab) -> None:
+    run = lab.run("trainer.max_steps=1", "trainer.warmup_ratio=0.1")
+    train(run)
+    assert log_of(run.folder)[0]["learning_rate"] > 0
+    assert any(w.abs().sum() > 0 for n, w in weights_of(run.folder).items() if "lora_B" in n)
+
+
 @pytest.mark.parametrize(
     ("overrides", "trainable"),
     [
@@ -135,7 +156,7 @@ def test_targets_that_match_nothing_name_the_linear_modules(lab: Lab) -> None:
         train(lab.run("adapter.target_modules=[query,value]"))
     (problem,) = caught.value.problems
     assert (caught.value.code, problem.where) == (2, "adapter.target_modules")
-    assert "linear modules of this model: down_proj, gate_proj, k_proj, lm_head, o_proj, q_proj, up_proj, v_proj" in problem.fix
+    assert "linear modules of this model: down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj" in problem.fix
 
 
 @pytest.mark.parametrize("adapter", ["dora", "rslora", "qlora", "[qlora,int8]"])

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from tuner.commands.amend import amend
+from tuner.commands.inventory import take_run
 from tuner.commands.request import parse
 from tuner.commands.run_ import plan_path
 from tuner.errors import TuneError
@@ -16,7 +17,7 @@ from tuner.files import hashes
 from tuner.launch.local import submit
 from tuner.plan import Plan, amended, read_plan
 from tuner.render import out, print_json, print_result
-from tuner.runs import find_run, read_json
+from tuner.runs import read_json
 
 
 def main(args: list[str]) -> int:
@@ -24,7 +25,7 @@ def main(args: list[str]) -> int:
     request = parse(args, words=1)
     if not request.words:
         raise TuneError("evaluate which run?", "", "`tune eval RUN`; see `tune ls runs`")
-    plan = _plan(find_run(request.words[0]), request.overrides)
+    plan = _plan(take_run(request), request.overrides)
     if plan.stage("evaluate").done and not request.json:
         out.print("already measured with these settings:")
         print_result(plan)

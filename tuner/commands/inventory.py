@@ -13,7 +13,7 @@ from typing import Any
 from tuner.commands.request import Request
 from tuner.errors import TuneError
 from tuner.plan import Plan, read_plan
-from tuner.runs import in_use, is_done, read_json
+from tuner.runs import find_run, in_use, is_done, read_json
 from tuner.schema.recipe import Recipe
 
 HEADLINES = ("exact_match", "loss")  # the first that was measured stands for a run
@@ -43,6 +43,13 @@ def output_folder(request: Request) -> Path:
             raise TuneError(f"cannot place `{override}`", override, "this verb takes `output_dir=FOLDER` and no other key")
         folder = value
     return Path(str(folder)).expanduser()
+
+
+def take_run(request: Request) -> Path:
+    """The run that the request's first word names, looked up in `output_dir=…`, which is taken out of the overrides."""
+    places = [o for o in request.overrides if o.startswith("output_dir=")]
+    request.overrides = [o for o in request.overrides if o not in places]
+    return find_run(request.words[0], output_dir=output_folder(dataclasses.replace(request, overrides=places)))
 
 
 def inspect_run(folder: Path) -> RunInfo:

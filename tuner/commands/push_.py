@@ -5,19 +5,18 @@ Without `hub.repo_id` here or in the recipe, the run's `published/` folder is la
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from tuner.commands.amend import amend
-from tuner.commands.inventory import output_folder
+from tuner.commands.inventory import take_run
 from tuner.commands.request import parse
 from tuner.errors import ENVIRONMENT, TuneError
 from tuner.plan import Plan, amended, read_plan
 from tuner.registry import load
 from tuner.render import err, out, print_json
-from tuner.runs import find_run, lock, mark_done
+from tuner.runs import lock, mark_done
 
 
 def main(args: list[str]) -> int:
@@ -25,17 +24,11 @@ def main(args: list[str]) -> int:
     request = parse(args, words=1)
     if not request.words:
         raise TuneError("which run?", "", "say `tune push RUN hub.repo_id=owner/name`; `tune ls runs` lists them")
-    request.overrides, places = [o for o in request.overrides if not _is_place(o)], [o for o in request.overrides if _is_place(o)]
-    folder = find_run(request.words[0], output_dir=output_folder(dataclasses.replace(request, overrides=places)))
-    plan = _plan(folder, request.overrides)
+    plan = _plan(take_run(request), request.overrides)
     result = _publish(plan, tell=(err if request.json else out).print)
     if request.json:
         print_json(result)
     return 0
-
-
-def _is_place(override: str) -> bool:
-    return override.startswith("output_dir=")
 
 
 def _plan(folder: Path, overrides: list[str]) -> Plan:

@@ -43,7 +43,7 @@ def parse(args: list[str], *, flags: tuple[str, ...] = ("--json",), words: int =
                 guess = nearest(arg, flags)
                 raise TuneError(f"unknown flag `{arg}`", arg, f"did you mean `{guess}`?" if guess else f"flags: {', '.join(flags)}")
             request.flags.add(arg)
-        elif not equals:
+        elif not equals and not arg.startswith("~"):
             request.words.append(arg)
         elif key == "recipe":
             request.recipe = value

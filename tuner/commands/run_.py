@@ -8,9 +8,11 @@ from pathlib import Path
 
 from tuner.commands.request import parse, planned
 from tuner.estimate import estimate
-from tuner.plan import Plan
+from tuner.plan import Plan, read_plan
+from tuner.recipe_file import write_recipe
 from tuner.registry import load
 from tuner.render import out, print_json, print_plan, print_result, shorten
+from tuner.runs import lock
 
 
 def main(args: list[str]) -> int:
@@ -31,11 +33,23 @@ def main(args: list[str]) -> int:
             print_plan(plan, size, command=shlex.join(command))
         return 0
     if plan.done:
+        _show_again(plan)
         out.print(f"nothing to do: {plan.name} is finished in {shorten(plan.folder)}")
         print_result(plan)
         return 0
     plan.write(path)
     return int(launcher.submit(command))
+
+
+def _show_again(plan: Plan) -> None:
+    """A finished run shows what was asked for last: settings that enter no key (`eval.examples`), an evaluation of before."""
+    folder = Path(plan.folder)
+    if read_plan(folder / "plan.json") == plan:
+        return
+    with lock(folder):
+        plan.write(folder / "plan.json")
+        write_recipe(plan)
+        load("tuner.summary").summarise(plan)
 
 
 def plan_path(plan: Plan) -> Path:

@@ -79,6 +79,6 @@ def statistics(rows: list[TokenRow]) -> dict[str, Any]:
 def histogram(lengths: NDArray[np.int64]) -> list[list[int]]:
     """[upper bound in tokens, rows up to it] for equal round steps between the shortest and the longest row."""
     low, high = int(lengths.min()), int(lengths.max())
-    step = next(s for s in (base * 10**power for power in range(9) for base in (1, 2, 5)) if high // s - low // s < MOST_BARS)
+    step = next(s for s in (base * 10**power for power in range(9) for base in (1, 2, 5)) if -(-high // s) - (low - 1) // s <= MOST_BARS)
     bounds = range((low - 1) // step * step + step, high + step, step)
     return [[bound, int(((lengths > bound - step) & (lengths <= bound)).sum())] for bound in bounds]

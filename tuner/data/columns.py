@@ -47,20 +47,20 @@ def recognise(row: Row, data: Data) -> RowShape:
     raise TuneError(f"{expected}: the rows have the columns {sorted(row)}; the first row: {str(row)[:200]}", "data", fix)
 
 
-def conversations(rows: list[Row], data: Data, *, name: str) -> tuple[RowShape, list[Messages]]:
-    """All rows as messages. `name` goes into errors. Raises TuneError (code 2) naming the first row that does not fit."""
+def conversations(rows: list[Row], data: Data, *, place: Callable[[Row], str]) -> tuple[RowShape, list[Messages]]:
+    """All rows as messages. Raises TuneError (code 2) with the first row that does not fit and its `place`."""
     shape = recognise(rows[0], data)
     convert = _CONVERTERS[shape]
     result = []
-    for index, row in enumerate(rows):
+    for row in rows:
         columns = row | {ours: row.get(theirs) for ours, theirs in data.columns.items()}
         try:
             messages = convert(columns)
-        except (KeyError, TypeError, AttributeError) as error:
-            what = f"row {index} is not laid out as {shape} like the first: {type(error).__name__}: {error}"
-            raise TuneError(what, name, f"its columns: {sorted(row)}; mend or remove it") from error
-        if not messages:
-            raise TuneError(f"row {index} has an empty conversation", name, "mend or remove it")
+            if not messages:
+                raise _Misfit("an empty conversation")
+        except _Misfit as error:
+            what = f"not laid out as {shape}, as the first row is: {error}"
+            raise TuneError(what, place(row), f"mend or remove this row: {str(row)[:160]}") from error
         if data.system and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": data.system}, *messages]
         result.append(messages)
@@ -73,32 +73,57 @@ def shared_system(found: list[Messages]) -> str | None:
     return texts.pop() if len(texts) == 1 else None
 
 
+class _Misfit(Exception):
+    """What a row lacks, in words."""
+
+
 def _messages(row: Row) -> Messages:
-    return [{"role": str(m["role"]), "content": _text(m["content"])} for m in row["messages"]]
+    return [{"role": _text(m, "role"), "content": _text(m, "content")} for m in _turns(row, "messages")]
 
 
 def _sharegpt(row: Row) -> Messages:
-    system = [{"role": "system", "content": row["system"]}] if row.get("system") else []
-    return system + [{"role": _ROLES.get(m["from"], m["from"]), "content": _text(m["value"])} for m in row["conversations"]]
+    turns = [(_text(m, "from"), _text(m, "value")) for m in _turns(row, "conversations")]
+    return _system(row) + [{"role": _ROLES.get(role, role), "content": text} for role, text in turns]
 
 
 def _alpaca(row: Row) -> Messages:
-    request = f"{row['instruction']}\n\n{row['input']}" if row.get("input") else row["instruction"]
-    system = [{"role": "system", "content": row["system"]}] if row.get("system") else []
-    return [*system, {"role": "user", "content": _text(request)}, {"role": "assistant", "content": _text(row["output"])}]
+    request = _text(row, "instruction") + (f"\n\n{_text(row, 'input')}" if row.get("input") else "")
+    return [*_system(row), {"role": "user", "content": request}, {"role": "assistant", "content": _text(row, "output")}]
 
 
 def _pair(ask: str, answer: str) -> Callable[[Row], Messages]:
     def convert(row: Row) -> Messages:
-        return [{"role": "user", "content": _text(row[ask])}, {"role": "assistant", "content": _text(row[answer])}]
+        return [{"role": "user", "content": _text(row, ask)}, {"role": "assistant", "content": _text(row, answer)}]
 
     return convert
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"content is {type(value).__name__}, not text")
-    return value
+def _system(row: Row) -> Messages:
+    return [{"role": "system", "content": _text(row, "system")}] if row.get("system") else []
+
+
+def _turns(row: Row, name: str) -> list[Any]:
+    turns = row.get(name)
+    if not isinstance(turns, list):
+        raise _Misfit(f"`{name}` is {_kind(turns)}, not a list")
+    return turns
+
+
+def _text(part: Any, name: str) -> str:
+    """The text under `name` of a row or of a message."""
+    if not isinstance(part, dict):
+        raise _Misfit(f"a message is {_kind(part)}, not a mapping")
+    if name not in part:
+        raise _Misfit(f"there is no `{name}` in {sorted(part)}")
+    if not isinstance(part[name], str):
+        raise _Misfit(f"`{name}` is {_kind(part[name])}, not text")
+    return str(part[name])
+
+
+def _kind(value: Any) -> str:
+    """A value's type as JSON calls it."""
+    names = {dict: "a mapping", list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number", type(None): "null"}
+    return names.get(type(value), type(value).__name__)
 
 
 _CONVERTERS: dict[RowShape, Callable[[Row], Messages]] = {

@@ -26,7 +26,11 @@ def read_rows(files: list[str], *, form: Format = Format.auto) -> list[Row]:
         path = Path(name)
         kind = ENDINGS.get(path.suffix.lower()) if form is Format.auto else form.value
         if kind is None:
-            raise TuneError(f"cannot tell the format of {path.name}", str(path), f"set `data.format` to one of {', '.join(Format)}")
+            raise TuneError(
+                f"cannot tell the format of {path.name}",
+                str(path),
+                f"set `data.format` to one of {', '.join(f for f in Format if f is not Format.auto)}",
+            )
         try:
             rows += _READERS[kind](path)
         except UnicodeDecodeError as error:
@@ -36,6 +40,22 @@ def read_rows(files: list[str], *, form: Format = Format.auto) -> list[Row]:
     if not rows:
         raise TuneError("the dataset is empty", ", ".join(files), "put at least one row into it")
     return rows
+
+
+def find_row(row: Row, files: list[str], *, form: Format = Format.auto) -> str:
+    """Where a row stands, for a message about it: `train.jsonl:12`, or `train.csv, row 12` (counted from 1) where lines are not rows."""
+    for name in files:
+        path = Path(name)
+        kind = ENDINGS.get(path.suffix.lower()) if form is Format.auto else form.value
+        if kind == "jsonl":
+            with path.open(encoding="utf-8-sig") as stream:
+                for number, line in enumerate(stream, 1):
+                    if line.strip() and json.loads(line) == row:
+                        return f"{name}:{number}"
+        for number, other in enumerate(_READERS[str(kind)](path), 1):
+            if other == row:
+                return f"{name}, row {number}"
+    return ", ".join(files)
 
 
 def _json_lines(path: Path) -> Iterator[Row]:
@@ -57,7 +77,7 @@ def _json_array(path: Path) -> Iterator[Row]:
         lists = [v for v in values.values() if isinstance(v, list)]
         values = lists[0] if len(lists) == 1 else [values]
     for index, value in enumerate(values):
-        yield _row(value, f"{path}, row {index}")
+        yield _row(value, f"{path}, row {index + 1}")
 
 
 def _parse(text: str, path: Path, line: int) -> Any:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import random
 
 from tuner.context import Run
-from tuner.data.load import Row, hub_rows, read_rows
+from tuner.data.load import Row, find_row, hub_rows, read_rows
 from tuner.errors import TuneError
 
 
-def source_name(run: Run) -> str:
-    """The training rows' origin, for messages: the file as the recipe names it, or the Hub dataset."""
-    return str(run.recipe.data.path or run.recipe.data.id)
+def place(run: Run, row: Row, *, held_out: bool = False) -> str:
+    """Where a row came from, for messages: file and line, or the Hub dataset."""
+    data, files = run.recipe.data, run.plan.files
+    found = files.get("data.eval_path") if held_out and data.eval_path else files.get("data.path")
+    return find_row(row, found, form=data.format) if found else str(data.id)
 
 
 def split(run: Run) -> tuple[list[Row], list[Row]]:

@@ -33,7 +33,7 @@ FILES = (
     "adapter_config.json", "adapter_model*.safetensors", "adapter_model.safetensors.index.json",
     "config.json", "model*.safetensors", "model.safetensors.index.json", "generation_config.json",
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "spiece.model",
-    "chat_template.jinja", "README.md", "recipe.yaml", "metrics.json", "report.html", "train_log.jsonl",
+    "chat_template.jinja", "README.md", "recipe.yaml", "metrics.json", "train_log.jsonl",
 )  # fmt: skip
 WEIGHTS = ("adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json")
 TEXT = (".json", ".jsonl", ".yaml", ".md", ".html", ".txt", ".jinja")
@@ -57,7 +57,8 @@ def publish(plan: Plan, recipe: Recipe, *, progress: Progress) -> dict[str, Any]
 def lay_out(run: Results) -> Path:
     """Make `published/` beside the run's files, whole or not at all."""
     folder, target = run.folder, run.folder / "published"
-    names = sorted({p.name for pattern in FILES for p in folder.glob(pattern) if p.is_file()})
+    wanted = (*FILES, "report.html") if run.recipe.hub.report else FILES
+    names = sorted({p.name for pattern in wanted for p in folder.glob(pattern) if p.is_file()})
     if not set(names) & set(WEIGHTS):
         fix = f"train first: `tune recipe={run.plan.recipe_name}`"
         raise TuneError("there are no weights to publish", str(folder), fix, code=ENVIRONMENT)

@@ -60,7 +60,10 @@ def wrap(base: PreTrainedModel, adapter: Adapter) -> PreTrainedModel | PeftModel
     try:
         return get_peft_model(base, config)
     except (ValueError, re.error) as error:
-        names = sorted({name.rpartition(".")[2] for name, module in base.named_modules() if isinstance(module, torch.nn.Linear)})
+        head = base.get_output_embeddings()  # shared with the input embedding, more often than not
+        names = sorted(
+            {name.rpartition(".")[2] for name, module in base.named_modules() if isinstance(module, torch.nn.Linear) and module is not head}
+        )
         what = f"the adapter does not fit the model: {str(error).splitlines()[0]}"
         raise TuneError(what, "adapter.target_modules", f"linear modules of this model: {', '.join(names)}, or `all-linear`") from error
 

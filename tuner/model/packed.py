@@ -109,7 +109,11 @@ def forward_loss(model: nn.Module, batch: Mapping[str, Any], num_items: int | Te
     hidden = causal.base_model(**inputs, attention_mask=no_mask, use_cache=False).last_hidden_state[0, :-1]  # [T - 1, H]
     targets = batch["labels"][0, 1:]
     labelled = (targets != IGNORE).nonzero().squeeze(1)
-    return labelled_loss(hidden[labelled], causal.get_output_embeddings().weight, targets[labelled], num_items)
+    weight = causal.get_output_embeddings().weight
+    device = weight.device.type
+    if torch.is_autocast_enabled(device):  # it does not reach into labelled_loss, whose gradient is made by hand
+        hidden, weight = hidden.to(torch.get_autocast_dtype(device)), weight.to(torch.get_autocast_dtype(device))
+    return labelled_loss(hidden[labelled], weight, targets[labelled], num_items)
 
 
 def labelled_loss(hidden: Tensor, weight: Tensor, labels: Tensor, num_items: int | Tensor) -> Tensor:

@@ -37,7 +37,7 @@ class Adapter(Section):
 @kind("adapter", "full")
 @dataclass(kw_only=True)
 class Full(Adapter):
-    """Full fine-tuning: every parameter is trained."""
+    """Full fine-tuning: every parameter is trained, in fp32 under autocast, and saved in `model.dtype`."""
 
 
 @kind("adapter", "lora")

@@ -104,12 +104,13 @@ def list_recipes() -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def find_recipe(name: str, *, where: str = "recipe=") -> Document:
-    """The recipe called `name`, or the one in the file `name`. Raises TuneError (code 2) with the nearest name."""
+def find_recipe(name: str, *, where: str = "recipe=", beside: Path | None = None) -> Document:
+    """The recipe called `name`, or the one in the file `name`, from here or from the folder `beside`. Raises TuneError (code 2)."""
     if name.endswith((".yaml", ".yml")) or (os.sep in name and name.startswith((".", "/", "~"))):
         path = Path(name).expanduser()
-        if path.is_file():
-            return read(path.resolve())
+        for candidate in (beside / path, path) if beside else (path,):
+            if candidate.is_file():
+                return read(candidate.resolve())
         raise TuneError(f"no such recipe file: {name}", where, "check the path; `tune ls recipes` lists the recipes by name")
     known = list_recipes()
     if name in known:

@@ -19,5 +19,7 @@ class Hub(Section):
     """Visibility of a repository that is created."""
     revision: str | None = opt(None, affects="publish")
     """Branch to push to."""
+    report: bool = opt(False, affects="publish")
+    """Publish `report.html` as well: it shows training and held-out rows."""
     license: str | None = opt(None, affects="publish")
     """Licence of the result; default: the base model's."""

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from tuner.errors import Problem, TuneError
@@ -29,7 +30,7 @@ def read_layers(name: str, overrides: list[str]) -> Reading:
     """Read everything that a command line names. Only an unreadable or unknown main recipe raises; the rest is in `problems`."""
     main = find_recipe(name, where=f"recipe={name}")
     reading = Reading(recipes={"main": main}, choices=dict(DEFAULTS))
-    chain = list(_chain(main, reading, seen=[main]))
+    chain = list(_chain("main", reading, seen=[main]))
     values = list(parse_overrides(overrides, reading))
     for document in chain:
         _choose(document, reading)
@@ -50,14 +51,15 @@ def read_layers(name: str, overrides: list[str]) -> Reading:
     return reading
 
 
-def _chain(document: Document, reading: Reading, *, seen: list[Document]) -> Iterator[Document]:
-    """The recipe after the recipes it builds on, lowest precedence first."""
+def _chain(name: str, reading: Reading, *, seen: list[Document]) -> Iterator[Document]:
+    """The recipe after the recipes it builds on, lowest precedence first; each gets a name in `reading.recipes`."""
+    document = reading.recipes[name]
     defaults = document.data.get("defaults", [])
     for index, item in enumerate(defaults if isinstance(defaults, list) else []):
         if isinstance(item, dict) and list(item) == ["recipe"]:
             where = document.where(f"defaults.{index}")
             try:
-                base = find_recipe(str(item["recipe"]), where=where)
+                base = find_recipe(str(item["recipe"]), beside=document.path.parent, where=where)
             except TuneError as error:
                 reading.problems += error.problems
                 continue
@@ -65,8 +67,10 @@ def _chain(document: Document, reading: Reading, *, seen: list[Document]) -> Ite
                 path = " -> ".join(display(d.path) for d in [*seen, base])
                 reading.problems.append(Problem(what=f"recipes build on each other in a circle: {path}", where=where, fix="remove one"))
                 continue
-            reading.recipes[str(item["recipe"])] = base
-            yield from _chain(base, reading, seen=[*seen, base])
+            base_name = f"base{len(reading.recipes)}"
+            reading.recipes[base_name] = base
+            reading.bases.setdefault(name, []).append(base_name)
+            yield from _chain(base_name, reading, seen=[*seen, base])
     yield document
 
 
@@ -129,9 +133,8 @@ def parse_overrides(overrides: list[str], reading: Reading) -> Iterator[tuple[st
             reading.problems.append(Problem(what="cannot be read as key=value", where=raw, fix=QUOTING))
             continue
         key = parsed.key_or_group
-        if parsed.is_delete() or parsed.is_add() or parsed.package or parsed.is_sweep_override():
-            fix = f"write plain key=value (no +, ~ or @); several values are a sweep, which needs -m; {QUOTING}"
-            reading.problems.append(Problem(what="not a plain override", where=raw, fix=fix))
+        if problem := _not_plain(parsed):
+            reading.problems.append(replace(problem, where=raw))
             continue
         value = parsed.value()
         if key in DEFAULTS and isinstance(value, dict):
@@ -140,6 +143,20 @@ def parse_overrides(overrides: list[str], reading: Reading) -> Iterator[tuple[st
             yield raw, key, str(value)
         else:
             yield raw, key, value
+
+
+def _not_plain(parsed: Override) -> Problem | None:
+    """What of Hydra's grammar has no use here, told with what was probably meant; None for a plain key=value."""
+    key = parsed.key_or_group
+    if parsed.is_delete():
+        return Problem(what="a key cannot be taken away", fix=f"set it to another value, or to nothing: `{key}=null`")
+    if parsed.is_add() or parsed.is_force_add():
+        return Problem(what="a recipe has every key already: nothing is added", fix=f"write it without `+`: `{key}=…`")
+    if parsed.package:
+        return Problem(what="a key has no package (`@`)", fix=f"write `{key}=…`; {QUOTING}")
+    if parsed.is_sweep_override():
+        return Problem(what=f"`{key}` is given several values, which is a sweep", fix=f"run the recipe once for each value; {QUOTING}")
+    return None
 
 
 def _command_line(values: list[tuple[str, str, Any]], walk: Walk, reading: Reading) -> Layer:

@@ -21,10 +21,14 @@ class Layer:
 
 @dataclass
 class Reading:
-    """All layers in order of precedence, lowest first (the command line is the last); `overrides`: the options it chose; what is wrong."""
+    """All layers in order of precedence, lowest first (the command line is the last); `overrides`: the options it chose; what is wrong.
+
+    `recipes` by a name of ours (`main` is the one asked for), `bases` the names of those that each builds on.
+    """
 
     recipes: dict[str, Document]
     choices: dict[str, str]
+    bases: dict[str, list[str]] = field(default_factory=dict)
     variants: dict[str, str] = field(default_factory=dict)
     layers: list[Layer] = field(default_factory=list)
     overrides: list[str] = field(default_factory=list)

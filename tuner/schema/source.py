@@ -34,7 +34,7 @@ class RecipeSource(ConfigSource):
         document = self.reading.recipes[name]
         layer = next(la for la in self.reading.layers if la.document is document)
         items = [i for i in document.data.get("defaults") or [] if isinstance(i, dict)]
-        bases = [f"/recipe/{i['recipe']}" for i in items if "recipe" in i and str(i["recipe"]) in self.reading.recipes]
+        bases = [f"/recipe/{base}" for base in self.reading.bases.get(name, ())]
         choices = {k: str(v) for i in items for k, v in i.items() if k in GROUPS and str(v) in list_options(k)}
         return {"defaults": [*bases, "_self_", *({f"override /{k}": v} for k, v in choices.items())], **layer.data}
 

@@ -179,7 +179,7 @@ def type_name(cls: type[Section], spec: dataclasses.Field[Any]) -> str:
 def _example(hint: Any, dotted: str) -> str:
     """How a right value looks."""
     examples = {
-        float: "write it as 1e-4",
+        float: "write a number, as 0.5 or 1e-4",
         int: "write it as 16",
         bool: "true or false",
         str: "write it as text",

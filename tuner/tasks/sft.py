@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
@@ -14,7 +16,7 @@ from tuner.data.audit import audit, gate, statistics
 from tuner.data.chat import TokenRow, end_of_turn, tokenize
 from tuner.data.columns import conversations, shared_system
 from tuner.data.load import Row
-from tuner.data.splits import source_name, split
+from tuner.data.splits import place, split
 from tuner.data.store import TokenRows, write_packs, write_rows
 from tuner.errors import BAD_RECIPE, GATE, TuneError
 from tuner.eval.generate import answers, settings
@@ -48,7 +50,7 @@ def prepare(run: Run, rows: list[Row], folder: Path) -> None:
     """Render, tokenize and mask; audit; write what can teach."""
     task = _task(run)
     tokenizer = tokenizer_of(run)
-    shape, messages = conversations(rows, run.recipe.data, name=source_name(run))
+    shape, messages = conversations(rows, run.recipe.data, place=partial(place, run))
     tokens = list(tokenize(messages, tokenizer, task))
     found = audit(tokens, tokenizer, end_of_turn=end_of_turn(tokenizer))
     gate(found, max_length=task.max_length)
@@ -73,7 +75,9 @@ def load(run: Run, *, trainable: bool = False, tuned: Path | None = None) -> nn.
     if tuned is not None and isinstance(run.recipe.adapter, Full):
         return load_folder(tuned, model, run.device)
     quantised = quantization(run.recipe.adapter, DTYPES[model.dtype]) if trainable else None
-    base = load_base(model, run.device, progress=run.tell, quantization=quantised)
+    # Full fine-tuning updates fp32 weights (autocast computes in the recipe's precision): a step is often below what bf16 can add.
+    dtype = torch.float32 if trainable and isinstance(run.recipe.adapter, Full) else None
+    base = load_base(model, run.device, progress=run.tell, quantization=quantised, dtype=dtype)
     if tuned is not None:
         return attach(base, tuned)
     return wrap(base, run.recipe.adapter) if trainable else base
@@ -115,14 +119,15 @@ def _padding_free(run: Run, model: nn.Module) -> bool:
     if reason is None:
         return True
     if choice is Choice.always or _task(run).packing:
-        key = "trainer.padding_free=always" if choice is Choice.always else "task.packing"
-        raise TuneError(f"{key} cannot be had with this model: {reason}", "trainer.padding_free", "leave it on `auto`", code=BAD_RECIPE)
+        key, asked = ("trainer.padding_free", "=always") if choice is Choice.always else ("task.packing", "")
+        instead = "take `model.attn_implementation` out" if named else f"`{key}={'auto' if asked else 'false'}` trains with padding"
+        raise TuneError(f"{key}{asked} cannot be had: {reason}", key, instead, code=BAD_RECIPE)
     run.tell(f"training with padding: {reason}")
     return False
 
 
 def _held_out(run: Run, rows: list[Row]) -> list[tuple[TokenRow, Scored]]:
-    _, found = conversations(rows, run.recipe.data, name=str(run.recipe.data.eval_path or source_name(run)))
+    _, found = conversations(rows, run.recipe.data, place=partial(place, run, held_out=True))
     found = [m for m in found if m[-1]["role"] == "assistant"][: run.recipe.eval.limit]
     if not found:
         raise TuneError("no held-out conversation ends with an assistant message", "data.eval_path", "the last message is what is measured")
@@ -154,6 +159,8 @@ def score(run: Run, model: nn.Module, rows: list[Row]) -> list[Scored]:
 def save(run: Run, model: Any, folder: Path) -> None:
     """Weights (the adapter, or all), tokenizer with its chat template, generation settings."""
     tokenizer = tokenizer_of(run)
+    if isinstance(run.recipe.adapter, Full):
+        model.to(DTYPES[run.recipe.model.dtype])
     model.save_pretrained(str(folder))
     tokenizer.save_pretrained(str(folder))
     settings(tokenizer).save_pretrained(str(folder))

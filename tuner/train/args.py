@@ -62,7 +62,7 @@ def arguments(recipe: Recipe, folder: Path, device: torch.device, *, rows: int) 
         adam_beta2=trainer.adam_beta2,
         max_grad_norm=trainer.max_grad_norm,
         lr_scheduler_type=trainer.lr_scheduler_type.value,
-        warmup_steps=math.ceil(steps * trainer.warmup_ratio),
+        warmup_steps=int(steps * trainer.warmup_ratio),
         bf16=trainer.precision is Precision.bf16,
         fp16=trainer.precision is Precision.fp16,
         activation_checkpointing=trainer.activation_checkpointing,

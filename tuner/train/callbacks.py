@@ -160,7 +160,7 @@ class Interrupt(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Between two steps is where a checkpoint is exact."""
-        if self.signal_number is not None and state.global_step < state.max_steps:
+        if self.signal_number is not None:
             control.should_save = control.should_training_stop = True
 
     def release(self) -> None:

@@ -68,7 +68,7 @@ def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
         interrupt.release()
-    if interrupt.signal_number is not None and trainer.state.global_step < args.max_steps:
+    if interrupt.signal_number is not None and newest(folder, tell=run.tell) == folder / f"{PREFIX}{trainer.state.global_step}":
         run.tell(f"stopped at step {trainer.state.global_step}; the same command goes on from here")
         raise Interrupted(interrupt.signal_number)
     best = trainer.state.best_global_step if run.recipe.trainer.load_best_model_at_end else None
