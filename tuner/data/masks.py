@@ -15,10 +15,7 @@ never stops); white space that the template puts after it does not.
 from __future__ import annotations
 
 import contextlib
-import copy
-import json
 import re
-from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
@@ -26,13 +23,12 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from tuner.data.probes import SENTINEL, Message, in_parts, place, structure, texts, with_sentinel, with_text_arguments
 from tuner.errors import TuneError
 
-Message = dict[str, Any]
 Span = tuple[int, int]
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
-_THOUGHT = "</think>"
-_SENTINEL = re.compile(r"QqS(\d+)EqQ")
+_FIX = "use `task.loss_on=all`, or a `model.chat_template` with {% generation %} around what the assistant writes"
 MOST_STRUCTURES = 4096  # kept glue, by sequence of roles
 
 
@@ -48,13 +44,13 @@ class Masker:
 
         Raises TuneError (code 2) with the template's own words when it refuses the conversation (no system role, say).
         """
-        shaped = [_in_parts(m) for m in messages] if self.parts else messages
+        shaped = [in_parts(m) for m in messages] if self.parts else messages
         try:
             return self._render(shaped, tools, prompt)
         except (TemplateError, TypeError, ValueError) as error:
             if any(m.get("tool_calls") for m in messages):  # some templates add a call's arguments to text
                 with contextlib.suppress(TemplateError, TypeError, ValueError):
-                    return self._render([_with_text_arguments(m) for m in shaped], tools, prompt)
+                    return self._render([with_text_arguments(m) for m in shaped], tools, prompt)
             roles = [m["role"] for m in messages]
             fix = "mend the roles, or set `model.chat_template`"
             raise TuneError(f"the chat template refuses a conversation of {roles}: {error}", "data", fix) from error
@@ -89,8 +85,8 @@ class Masker:
             return (last,)
         marks = {str(t) for t in self.tokenizer.added_tokens_encoder}.union(self.tokenizer.all_special_tokens)
         middle = max((m for m in marks if within.startswith(m)), key=len, default="")
-        # It ends a turn where it ends the user's too; otherwise it opens the next one (GLM: a turn ends where another begins).
-        closes = opening.partition("A question?")[2].lstrip().startswith(middle)
+        # It ends a turn where it ends the user's too; otherwise it opens the next one, which is the end where there is no other (GLM).
+        closes = not last or opening.partition("A question?")[2].lstrip().startswith(middle)
         return tuple(m for m in (last, middle if closes else "") if m)
 
     @cached_property
@@ -134,7 +130,7 @@ class Masker:
 
     def _by_glue(self, messages: list[Message], text: str, tools: list[Any] | None) -> dict[int, Span] | None:
         """The second way; None when it does not hold."""
-        key = _structure(messages, tools)
+        key = structure(messages, tools)
         for fresh in (False, True):  # kept glue first; it may not fit where a template looks into the messages
             if key is None or fresh or key not in self._glue:
                 glue = self._glue_of(messages, tools)
@@ -143,7 +139,7 @@ class Masker:
                 fresh = True
             else:
                 glue = self._glue[key]
-            placed = _place(text, messages, glue) if glue is not None else None
+            placed = place(text, messages, glue) if glue is not None else None
             if placed is not None:
                 return self._spans(messages, text, tools, placed)
             if fresh:
@@ -152,21 +148,24 @@ class Masker:
 
     def _glue_of(self, messages: list[Message], tools: list[Any] | None) -> list[tuple[int, str]] | None:
         """[(index of a message, what stands before it)], then (-1, what stands after the last); None when a sentinel is lost."""
-        probe = [_with_sentinel(m, i) for i, m in enumerate(messages)]
+        probe = [with_sentinel(m, i) for i, m in enumerate(messages)]
         try:
             text = self.render(probe, tools=tools)
         except TuneError:
             return None
         marks: dict[int, tuple[int, int]] = {}
-        for mark in _SENTINEL.finditer(text):
+        for mark in SENTINEL.finditer(text):
             marks.setdefault(int(mark.group(1)), mark.span())
-        if len(marks) < len(messages):
+        if lost := [m for i, m in enumerate(messages) if i not in marks]:
+            if calls := next((m["tool_calls"] for m in lost if m.get("tool_calls") and not m.get("content")), None):
+                what = f"the chat template writes no tool calls, so this one cannot be learned: {str(calls)[:120]}"
+                raise TuneError(what, "model.chat_template", "use a model whose template knows tools, or set `model.chat_template`")
             return None
         order = sorted(marks, key=lambda i: marks[i])
         starts = [0, *(marks[i][1] for i in order)]
         ends = [*(marks[i][0] for i in order), len(text)]
         # Where a template repeats a text (the tool's name before its answer), the glue holds it as it is.
-        pieces = [_SENTINEL.sub(lambda m: next(_texts(messages[int(m.group(1))])), text[a:b]) for a, b in zip(starts, ends, strict=True)]
+        pieces = [SENTINEL.sub(lambda m: next(texts(messages[int(m.group(1))])), text[a:b]) for a, b in zip(starts, ends, strict=True)]
         return list(zip([*order, -1], pieces, strict=True))
 
     def _spans(
@@ -205,87 +204,3 @@ class Masker:
                 )
             found[index] = (len(start), len(end.rstrip()))
         return found
-
-
-_FIX = "use `task.loss_on=all`, or a `model.chat_template` with {% generation %} around what the assistant writes"
-
-
-def _structure(messages: list[Message], tools: list[Any] | None) -> tuple[Any, ...] | None:
-    """What the glue of most templates depends on; None where it holds text of the messages itself (tool calls, reasoning, parts)."""
-    if tools or any(not isinstance(m.get("content"), str) or len(m) > 2 or _THOUGHT in m["content"] for m in messages):
-        return None
-    return tuple(m["role"] for m in messages)
-
-
-def _in_parts(message: Message) -> Message:
-    """The message with its text as a list of parts."""
-    content = message.get("content")
-    return message | {"content": [{"type": "text", "text": content}]} if isinstance(content, str) else message
-
-
-def _with_text_arguments(message: Message) -> Message:
-    """The message with the arguments of its tool calls as JSON text."""
-    if not message.get("tool_calls"):
-        return message
-    message = copy.deepcopy(message)
-    for call in message["tool_calls"]:
-        function = call.get("function", call)
-        if not isinstance(function["arguments"], str):
-            function["arguments"] = json.dumps(function["arguments"], ensure_ascii=False)
-    return message
-
-
-def _with_sentinel(message: Message, index: int) -> Message:
-    """The message with a sentinel for its text: its content, the first of its text parts, or the name of its first tool call."""
-    sentinel = f"QqS{index}EqQ"
-    probe = copy.deepcopy(message)
-    content = probe.get("content")
-    if isinstance(content, list):
-        part = next((p for p in content if isinstance(p, dict) and "text" in p), None)
-        if part is not None:
-            part["text"] = sentinel
-            return probe
-    calls = probe.get("tool_calls")
-    if not content and calls:
-        (calls[0]["function"] if "function" in calls[0] else calls[0])["name"] = sentinel
-        return probe
-    thoughts, end, answer = str(content or "").rpartition(_THOUGHT)
-    probe["content"] = thoughts + end + _leading_space(answer) * bool(end) + sentinel
-    return probe
-
-
-def _leading_space(text: str) -> str:
-    return text[: len(text) - len(text.lstrip())]
-
-
-def _texts(message: Message) -> Iterator[str]:
-    """How a message's text may stand in the rendered one, the likeliest first."""
-    content = message.get("content")
-    if isinstance(content, list):
-        content = next((p["text"] for p in content if isinstance(p, dict) and "text" in p), "")
-    calls = message.get("tool_calls")
-    if not content and calls:
-        content = (calls[0]["function"] if "function" in calls[0] else calls[0])["name"]
-    _, end, answer = str(content or "").rpartition(_THOUGHT)
-    text = answer.lstrip() if end else answer
-    yield text
-    yield text.strip()
-
-
-def _place(text: str, messages: list[Message], glue: list[tuple[int, str]]) -> list[tuple[int, int, int, int]] | None:
-    """[(message, where its glue starts, where it starts, where it ends)] in the text's order; None when text and glue do not fit."""
-    placed, position = [], 0
-    for (index, before), (_, after) in zip(glue, glue[1:], strict=False):
-        if not text.startswith(before, position):
-            return None
-        start = position + len(before)
-        end = next((start + len(t) for t in _texts(messages[index]) if text.startswith(t + after, start)), None)
-        if end is None:  # the template changed the message: it ends where the next glue begins
-            end = text.find(after, start) if after else -1
-            if end < 0:
-                return None
-        placed.append((index, position, start, end))
-        position = end
-    return placed if text[position:] == glue[-1][1] else None
-
-

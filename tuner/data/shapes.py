@@ -1,0 +1,195 @@
+"""Recognises how rows are laid out by their columns: `recognise(row, data)` -> a Layout, whose `read(row)` gives an Example.
+
+An Example is one of six kinds, whatever the rows look like: `conversation` {messages, tools}, `preference` {prompt, chosen, rejected},
+`unpaired` {prompt, completion, label}, `labelled` {text, text_pair, label, score, image or audio}, `tagged` {tokens, tags}, `text` {text}.
+Messages are Transformers': role, content (text, or parts), tool_calls, reasoning_content; `train: false` keeps the loss off one of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from tuner.data import turns
+from tuner.data.turns import Misfit
+from tuner.errors import TuneError
+from tuner.schema.data import Data, RowShape
+
+Row = dict[str, Any]
+Example = dict[str, Any]
+
+# Names that other people give to our columns, tried where ours is not there.
+ALSO = {
+    "messages": ("conversation", "dialog", "dialogue"),
+    "conversations": ("conversation",),
+    "prompt": ("query", "input", "question"),
+    "completion": ("response", "output", "answer"),
+    "question": ("query",),
+    "answer": ("response",),
+    "output": ("response",),
+    "input": ("context",),
+    "chosen": ("preferred", "accepted"),
+    "rejected": ("dispreferred",),
+    "text": ("sentence", "content", "document"),
+    "label": ("labels", "category", "class"),
+    "sentence1": ("premise", "text1"),
+    "sentence2": ("hypothesis", "text2"),
+    "tokens": ("words",),
+    "tags": ("ner_tags", "pos_tags"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """A row layout: the columns it needs and may have, the kind of Example it gives, and how."""
+
+    needs: tuple[str, ...]
+    kind: str
+    read: Callable[[Row], Example]
+    may_have: tuple[str, ...] = ()
+
+
+def _labelled(*names: str) -> Callable[[Row], Example]:
+    def read(row: Row) -> Example:
+        return {name: row[name] for name in names if row.get(name) is not None}
+
+    return read
+
+
+def _pair(row: Row) -> Example:
+    try:
+        target = {"score": float(row["score"])} if "score" in row else {"label": row["label"]}
+    except (TypeError, ValueError) as error:
+        raise Misfit(f"`score` is no number: {row['score']!r}") from error
+    return {"text": turns.text(row, "sentence1"), "text_pair": turns.text(row, "sentence2"), **target}
+
+
+def _tagged(row: Row) -> Example:
+    tokens, tags = turns.items(row, "tokens"), turns.items(row, "tags")
+    if len(tokens) != len(tags):
+        raise Misfit(f"{len(tokens)} tokens, but {len(tags)} tags")
+    return {"tokens": tokens, "tags": tags}
+
+
+# In the order in which they are tried: the more a shape needs, the earlier.
+SHAPES: dict[RowShape, Shape] = {
+    RowShape.preference: Shape(
+        needs=("chosen", "rejected"),
+        may_have=("prompt", "messages", "conversations", "instruction", "input", "question", "system", "tools"),
+        kind="preference",
+        read=turns.preference,
+    ),
+    RowShape.unpaired_preference: Shape(
+        needs=("label",), may_have=("messages", "conversations", "prompt", "completion", "system", "tools"), kind="unpaired",
+        read=turns.unpaired,
+    ),
+    RowShape.messages: Shape(needs=("messages",), may_have=("tools",), kind="conversation", read=partial(turns.conversation, column="messages")),
+    RowShape.sharegpt: Shape(
+        needs=("conversations",), may_have=("system", "tools"), kind="conversation", read=partial(turns.conversation, column="conversations")
+    ),
+    RowShape.alpaca: Shape(needs=("instruction", "output"), may_have=("input", "system", "history"), kind="conversation", read=turns.alpaca),
+    RowShape.prompt_completion: Shape(
+        needs=("prompt", "completion"), may_have=("system", "tools"), kind="conversation", read=partial(turns.asked, ask="prompt", answer="completion")
+    ),
+    RowShape.question_answer: Shape(
+        needs=("question", "answer"), may_have=("system",), kind="conversation", read=partial(turns.asked, ask="question", answer="answer")
+    ),
+    RowShape.tags: Shape(needs=("tokens", "tags"), kind="tagged", read=_tagged),
+    RowShape.pair: Shape(needs=("sentence1", "sentence2"), may_have=("score", "label"), kind="labelled", read=_pair),
+    RowShape.image: Shape(needs=("image",), may_have=("label", "text", "question", "answer"), kind="labelled", read=_labelled("image", "label", "text")),
+    RowShape.audio: Shape(needs=("audio",), may_have=("label", "text"), kind="labelled", read=_labelled("audio", "label", "text")),
+    RowShape.label: Shape(needs=("text", "label"), kind="labelled", read=_labelled("text", "label")),
+    RowShape.text: Shape(needs=("text",), kind="text", read=lambda row: {"text": turns.text(row, "text")}),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """A recognised shape over the columns of some rows. `columns`: our name -> theirs, or a template, where the two differ."""
+
+    shape: RowShape
+    columns: dict[str, str]
+
+    @property
+    def kind(self) -> str:
+        """The kind of Example that `read` gives."""
+        return SHAPES[self.shape].kind
+
+    def read(self, row: Row) -> Example:
+        """A row as an Example. Raises Misfit saying what it lacks."""
+        if self.columns:
+            row = row | {ours: _filled(theirs, row) for ours, theirs in self.columns.items()}
+        return SHAPES[self.shape].read(row)
+
+    def __str__(self) -> str:
+        """`prompt_completion (prompt: query, completion: response)`."""
+        names = ", ".join(f"{ours}: {theirs}" for ours, theirs in self.columns.items())
+        return f"{self.shape} ({names})" if names else str(self.shape)
+
+
+_SLOT = re.compile(r"\{(\w[\w .-]*)\}")
+
+
+def _filled(template: str, row: Row) -> Any:
+    """A column's value, or the text of a template with columns in braces; an absent or empty one leaves nothing, and no line of its own."""
+    if "{" not in template:
+        return row.get(template)
+    lines = [
+        line for line in template.split("\n") if not (slots := _SLOT.findall(line)) or any(row.get(s) not in (None, "") for s in slots)
+    ]
+    return _SLOT.sub(lambda m: str(row.get(m.group(1)) if row.get(m.group(1)) is not None else ""), "\n".join(lines))
+
+
+def recognise(row: Row, data: Data) -> Layout:
+    """The layout of rows like this one: as said in the recipe, or by its columns.
+
+    Raises TuneError (code 2) that shows the columns, the row and the nearest shapes.
+    """
+    named = [s for theirs in data.columns.values() for s in (_SLOT.findall(theirs) if "{" in theirs else [theirs])]
+    if unknown := [name for name in named if name not in row]:
+        raise TuneError(f"`data.columns` names {unknown}, but the rows have {sorted(row)}", "data.columns", "use the names of the rows")
+    given = dict(data.columns)
+    wanted = list(SHAPES) if data.shape is RowShape.auto else [data.shape]
+    for exact in (True, False):
+        for shape in wanted:
+            columns = _columns(SHAPES[shape], row, given, exact=exact)
+            if columns is not None and _holds(shape, row | dict.fromkeys(given), columns):
+                return Layout(shape=shape, columns=columns)
+    raise _unknown(row, data, wanted)
+
+
+def _columns(shape: Shape, row: Row, given: dict[str, str], *, exact: bool) -> dict[str, str] | None:
+    """Our names -> theirs where they differ; None when a needed one is missing."""
+    found = dict(given)
+    for name in (*shape.needs, *shape.may_have):
+        if name in row or name in found:
+            continue
+        other = None if exact else next((a for a in ALSO.get(name, ()) if a in row and a not in found.values()), None)
+        if other is not None:
+            found[name] = other
+        elif name in shape.needs:
+            return None
+    return found
+
+
+def _holds(shape: RowShape, row: Row, columns: dict[str, str]) -> bool:
+    """What column names alone do not tell: a label of a conversation is true or false; a pair has something to learn."""
+    have = set(row) | set(columns)
+    if shape is RowShape.unpaired_preference:
+        label = row.get(columns.get("label", "label"))
+        return isinstance(label, bool) and bool(have & {"messages", "conversations", "completion"})
+    return shape is not RowShape.pair or bool(have & {"score", "label"})
+
+
+def _unknown(row: Row, data: Data, wanted: list[RowShape]) -> TuneError:
+    have = set(row) | set(data.columns)
+    near = sorted(wanted, key=lambda s: (-len(have.intersection(SHAPES[s].needs)), len(SHAPES[s].needs)))[:4]
+    shapes = "; ".join(f"{s} ({', '.join(SHAPES[s].needs)})" for s in near)
+    expected = "no known shape" if data.shape is RowShape.auto else f"not `data.shape={data.shape}`"
+    fix = (
+        f"nearest shapes and what they need: {shapes}. Say which column is which: `data.columns={{prompt: your_column, completion: other}}`"
+    )
+    return TuneError(f"{expected}: the rows have the columns {sorted(row)}; the first row: {str(row)[:200]}", "data", fix)
