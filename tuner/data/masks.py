@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import re
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
@@ -111,7 +111,7 @@ class Masker:
     def _marked(self, messages: list[Message], text: str, tools: list[Any] | None) -> dict[int, Span]:
         """As the template's own generation blocks say, widened by an end-of-turn mark that follows."""
         extra = {**self.tokenizer.special_tokens_map, **self.options}
-        _, found = render_jinja_template(
+        _, found = cast(Any, render_jinja_template)(
             [messages], tools=tools, chat_template=str(self.tokenizer.chat_template), return_assistant_tokens_mask=True, **extra
         )
         spans = [(start, end) for start, end in found[0] if end > start]

@@ -8,15 +8,15 @@ Messages are Transformers': role, content (text, or parts), tool_calls, reasonin
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from tuner.data import turns
 from tuner.data.turns import Misfit
-from tuner.errors import TuneError
-from tuner.schema.data import Data, RowShape
+from tuner.errors import Problem, TuneError
+from tuner.schema.data import Data, OnError, RowShape
 
 Row = dict[str, Any]
 Example = dict[str, Any]
@@ -83,27 +83,41 @@ SHAPES: dict[RowShape, Shape] = {
         read=turns.preference,
     ),
     RowShape.unpaired_preference: Shape(
-        needs=("label",), may_have=("messages", "conversations", "prompt", "completion", "system", "tools"), kind="unpaired",
+        needs=("label",),
+        may_have=("messages", "conversations", "prompt", "completion", "system", "tools"),
+        kind="unpaired",
         read=turns.unpaired,
     ),
-    RowShape.messages: Shape(needs=("messages",), may_have=("tools",), kind="conversation", read=partial(turns.conversation, column="messages")),
-    RowShape.sharegpt: Shape(
-        needs=("conversations",), may_have=("system", "tools"), kind="conversation", read=partial(turns.conversation, column="conversations")
+    RowShape.messages: Shape(
+        needs=("messages",), may_have=("tools",), kind="conversation", read=partial(turns.conversation, column="messages")
     ),
-    RowShape.alpaca: Shape(needs=("instruction", "output"), may_have=("input", "system", "history"), kind="conversation", read=turns.alpaca),
+    RowShape.sharegpt: Shape(
+        needs=("conversations",),
+        may_have=("system", "tools"),
+        kind="conversation",
+        read=partial(turns.conversation, column="conversations"),
+    ),
+    RowShape.alpaca: Shape(
+        needs=("instruction", "output"), may_have=("input", "system", "history"), kind="conversation", read=turns.alpaca
+    ),
     RowShape.prompt_completion: Shape(
-        needs=("prompt", "completion"), may_have=("system", "tools"), kind="conversation", read=partial(turns.asked, ask="prompt", answer="completion")
+        needs=("prompt", "completion"),
+        may_have=("system", "tools"),
+        kind="conversation",
+        read=partial(turns.asked, ask="prompt", answer="completion"),
     ),
     RowShape.question_answer: Shape(
         needs=("question", "answer"), may_have=("system",), kind="conversation", read=partial(turns.asked, ask="question", answer="answer")
     ),
     RowShape.tags: Shape(needs=("tokens", "tags"), kind="tagged", read=_tagged),
     RowShape.pair: Shape(needs=("sentence1", "sentence2"), may_have=("score", "label"), kind="labelled", read=_pair),
-    RowShape.image: Shape(needs=("image",), may_have=("label", "text", "question", "answer"), kind="labelled", read=_labelled("image", "label", "text")),
+    RowShape.image: Shape(
+        needs=("image",), may_have=("label", "text", "question", "answer"), kind="labelled", read=_labelled("image", "label", "text")
+    ),
     RowShape.audio: Shape(needs=("audio",), may_have=("label", "text"), kind="labelled", read=_labelled("audio", "label", "text")),
     RowShape.label: Shape(needs=("text", "label"), kind="labelled", read=_labelled("text", "label")),
     RowShape.text: Shape(needs=("text",), kind="text", read=lambda row: {"text": turns.text(row, "text")}),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,13 +166,39 @@ def recognise(row: Row, data: Data) -> Layout:
     if unknown := [name for name in named if name not in row]:
         raise TuneError(f"`data.columns` names {unknown}, but the rows have {sorted(row)}", "data.columns", "use the names of the rows")
     given = dict(data.columns)
-    wanted = list(SHAPES) if data.shape is RowShape.auto else [data.shape]
+    wanted: list[RowShape] = list(SHAPES) if data.shape is RowShape.auto else [data.shape]
     for exact in (True, False):
         for shape in wanted:
             columns = _columns(SHAPES[shape], row, given, exact=exact)
             if columns is not None and _holds(shape, row | dict.fromkeys(given), columns):
                 return Layout(shape=shape, columns=columns)
     raise _unknown(row, data, wanted)
+
+
+def read_all(rows: Sequence[Row], data: Data, *, place: Callable[[int], str]) -> tuple[Layout, list[Example], list[Problem]]:
+    """(layout, examples, rows that were skipped). `place` tells where a row by its index stands.
+
+    Raises TuneError (code 2) with the first row that does not fit, unless `data.on_error` is `skip`, or when none is left.
+    """
+    layout = recognise(rows[0], data)
+    found: list[Example] = []
+    skipped: list[Problem] = []
+    for index, row in enumerate(rows):
+        try:
+            found.append(layout.read(row))
+        except Misfit as misfit:
+            what = f"not laid out as {layout.shape}, as the first row is: {misfit}"
+            skipped.append(Problem(what=what, where=place(index), fix=f"mend or remove this row: {str(row)[:160]}"))
+            if data.on_error is OnError.stop:
+                raise TuneError(problems=skipped) from misfit
+    if not found:
+        raise TuneError(problems=skipped[:10])
+    if data.system:
+        for example in found:
+            talk = example.get("messages", example.get("prompt"))
+            if talk is not None and talk[0]["role"] != "system":
+                talk.insert(0, {"role": "system", "content": data.system})
+    return layout, found, skipped
 
 
 def _columns(shape: Shape, row: Row, given: dict[str, str], *, exact: bool) -> dict[str, str] | None:

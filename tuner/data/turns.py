@@ -131,7 +131,7 @@ def _call(value: Any) -> dict[str, Any]:
 
 def tools(row: Row) -> list[dict[str, Any]] | None:
     """The row's tools as JSON schemas; JSON text is parsed."""
-    found = row.get("tools")
+    found: Any = row.get("tools")
     if isinstance(found, str):
         try:
             found = json.loads(found) if found.strip() else None
