@@ -31,6 +31,7 @@ HEAVY = (
     "train eval export hub",
     "tasks summary",
     "pipeline serve",
+    "preview",
     "checkup",
     "worker",
 )

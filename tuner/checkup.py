@@ -15,6 +15,7 @@ from tuner.errors import ENVIRONMENT, OK, Problem, TuneError
 from tuner.estimate import estimate
 from tuner.hub.preflight import preflight
 from tuner.pipeline import execute
+from tuner.preview import print_segments
 from tuner.registry import load
 from tuner.render import number, out, print_error, print_json
 from tuner.runs import read_json
@@ -107,9 +108,4 @@ def show_sample(audit: dict[str, Any]) -> None:
         "\none row, what is trained in [green]green[/]:" if out.is_terminal else "\none row, what is trained in [[brackets]]:",
         markup=out.is_terminal,
     )
-    for part in audit["sample"]:
-        if out.is_terminal:
-            out.print(part["text"], end="", markup=False, style="green" if part["trained"] else "dim")
-        else:
-            out.print(f"[[{part['text']}]]" if part["trained"] else part["text"], end="", markup=False)
-    out.print()
+    print_segments(audit["sample"])

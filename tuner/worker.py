@@ -1,4 +1,4 @@
-"""The process that does the work: `python -m tuner.worker plan.json [--only prepare,… | --check]`. Reads only the plan."""
+"""The process that does the work: `python -m tuner.worker plan.json [--only prepare,… | --check | --preview ROW]`. Reads only the plan."""
 
 from __future__ import annotations
 
@@ -35,6 +35,10 @@ def main(argv: list[str]) -> int:
             return int(
                 load("tuner.checkup").report(_make_run(plan, tell=_silent if "--json" in argv else out.print), as_json="--json" in argv)
             )
+        if "--preview" in argv:
+            run = _make_run(plan, tell=_silent)
+            row = int(argv[argv.index("--preview") + 1])
+            return int(load("tuner.preview").report(run, row=row, as_json="--json" in argv))
         with lock(Path(plan.folder)):
             plan.write(Path(plan.folder) / "plan.json")
             write_recipe(plan)

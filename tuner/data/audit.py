@@ -65,6 +65,7 @@ def statistics(rows: list[TokenRow]) -> dict[str, Any]:
         "rows": len(rows),
         "tokens": int(lengths.sum()),
         "supervised_tokens": sum(int(r.trained.sum()) for r in rows),
+        "duplicates": len(rows) - len({hash(r.ids.tobytes()) for r in rows}),
         "length": {
             "min": int(lengths.min()),
             "mean": round(float(lengths.mean()), 1),

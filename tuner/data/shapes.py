@@ -198,6 +198,8 @@ def read_all(rows: Sequence[Row], data: Data, *, place: Callable[[int], str]) ->
             talk = example.get("messages", example.get("prompt"))
             if talk is not None and talk[0]["role"] != "system":
                 talk.insert(0, {"role": "system", "content": data.system})
+                if "answers_from" in example:
+                    example["answers_from"] += 1
     return layout, found, skipped
 
 

@@ -49,8 +49,10 @@ def alpaca(row: Row) -> Example:
 
 def asked(row: Row, *, ask: str, answer: str) -> Example:
     """A prompt and its completion; either may be a list of messages."""
-    messages = [*_said(row, ask, "user"), *_said(row, answer, "assistant")]
-    return {"messages": [*_system(row, messages), *messages], "tools": tools(row)}
+    prompt = _said(row, ask, "user")
+    messages = [*prompt, *_said(row, answer, "assistant")]
+    system = _system(row, messages)
+    return {"messages": [*system, *messages], "tools": tools(row), "answers_from": len(system) + len(prompt)}
 
 
 def preference(row: Row) -> Example:

@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedTokenizerBase, TextIteratorStreamer
 
 from tuner.data.chat import prompt_ids
-from tuner.data.columns import Messages
+from tuner.data.turns import Message
 from tuner.errors import TuneError
 from tuner.eval.generate import settings
 from tuner.model.adapt import attach
@@ -32,7 +32,7 @@ class Voice:
     def __init__(self, name: str, model: Any, tokenizer: PreTrainedTokenizerBase, *, adapter: bool | None = None) -> None:
         self.name, self.model, self.tokenizer, self.adapter = name, model, tokenizer, adapter
 
-    def stream(self, messages: Messages, *, max_new_tokens: int) -> Iterator[str]:
+    def stream(self, messages: list[Message], *, max_new_tokens: int) -> Iterator[str]:
         """Pieces of the answer as they come, greedily, by the serving path."""
         ids = torch.tensor([prompt_ids(messages, self.tokenizer)], device=self.model.device)
         streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
@@ -95,7 +95,7 @@ def ask(voices: list[Voice], message: str, *, system: str | None, max_new_tokens
 def converse(voices: list[Voice], *, system: str | None, max_new_tokens: int) -> None:
     """A conversation until an empty line, Ctrl-D or Ctrl-C; each voice keeps its own history."""
     out.print("type a message; an empty line ends")
-    histories: dict[str, Messages] = {v.name: [{"role": "system", "content": system}] if system else [] for v in voices}
+    histories: dict[str, list[Message]] = {v.name: [{"role": "system", "content": system}] if system else [] for v in voices}
     while True:
         try:
             message = out.input("[bold]>[/] ").strip()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,15 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 
 from tuner.context import Run
-from tuner.data.audit import audit, gate, statistics
+from tuner.data.audit import audit, gate, segments, statistics
 from tuner.data.chat import TokenRow, end_of_turn, tokenize
-from tuner.data.columns import conversations, shared_system
-from tuner.data.load import Row
-from tuner.data.splits import place, split
+from tuner.data.load import Rows
+from tuner.data.masks import Masker
+from tuner.data.shapes import Layout, read_all
+from tuner.data.splits import split
 from tuner.data.store import TokenRows, write_packs, write_rows
-from tuner.errors import BAD_RECIPE, GATE, TuneError
+from tuner.data.turns import Example, Message
+from tuner.errors import BAD_RECIPE, GATE, Problem, TuneError
 from tuner.eval.generate import answers, settings
 from tuner.eval.loss import row_losses
 from tuner.eval.scores import Scored
@@ -46,25 +48,58 @@ def tokenizer_of(run: Run) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def prepare(run: Run, rows: list[Row], folder: Path) -> None:
+def prepare(run: Run, rows: Rows, folder: Path) -> None:
     """Render, tokenize and mask; audit; write what can teach."""
     task = _task(run)
     tokenizer = tokenizer_of(run)
-    shape, messages = conversations(rows, run.recipe.data, place=partial(place, run))
-    tokens = list(tokenize(messages, tokenizer, task))
+    layout, examples, misfits = _examples(run, rows)
+    run.tell(f"the rows are laid out as {layout}")
+    tokens = list(tokenize(examples, tokenizer, task))
     found = audit(tokens, tokenizer, end_of_turn=end_of_turn(tokenizer))
     gate(found, max_length=task.max_length)
     kept = [row for row in tokens if row.trained.any()]
     write_rows(folder, kept)
+    data = run.recipe.data
+    source = {"path": data.path, "id": data.id, "format": data.format.value, "shape": layout.shape.value, "columns": layout.columns}
+    facts = {"train": statistics(kept), "eval": {"rows": len(split(run)[1])}, "source": source, "system": _shared_system(examples)}
     if task.packing:
-        write_packs(folder, [len(row.ids) for row in kept], task.max_length)
-    source = {"path": run.recipe.data.path, "id": run.recipe.data.id, "format": run.recipe.data.format.value, "shape": shape.value}
-    facts = {"train": statistics(kept), "eval": {"rows": len(split(run)[1])}, "source": source, "system": shared_system(messages)}
+        packs = write_packs(folder, [len(row.ids) for row in kept], task.max_length)
+        fill = sum(len(row.ids) for row in kept) / (len(packs) * task.max_length)
+        facts["packs"] = {"rows": len(packs), "capacity": task.max_length, "fill": round(fill, 4)}
+    if skipped := [asdict(problem) for problem in (*rows.skipped, *misfits)]:
+        write_json(folder / "skipped.json", skipped)
+        facts["skipped"] = {"rows": len(skipped), "first": [f"{p['where']}: {p['what']}" for p in skipped[:10]]}
     write_json(folder / "data.json", facts)
     write_json(folder / "audit.json", found)
 
 
-def check(run: Run, rows: list[Row]) -> None:
+def _examples(run: Run, rows: Rows) -> tuple[Layout, list[Example], list[Problem]]:
+    """Rows as conversations. Raises TuneError (code 2) when they are something else."""
+    layout, found, misfits = read_all(rows, run.recipe.data, place=rows.place)
+    if layout.kind == "conversation":
+        return layout, found, misfits
+    fix = "name the columns that make a conversation: `data.columns={prompt: …, completion: …}`"
+    if layout.kind in ("preference", "unpaired"):
+        fix = "`data.shape=messages` (or `sharegpt`) learns each conversation whatever its label; or " + fix
+    raise TuneError(f"`task: sft` learns from conversations, and these rows are laid out as {layout}", rows.place(0), fix)
+
+
+def _shared_system(found: list[Example]) -> str | None:
+    """The system message that every conversation opens with, when it is one and the same: what a user of the result should send too."""
+    texts = {str(e["messages"][0]["content"]) if e["messages"][0]["role"] == "system" else None for e in found}
+    return texts.pop() if len(texts) == 1 else None
+
+
+def show(run: Run, rows: Rows, index: int) -> dict[str, Any]:
+    """One training row as the model sees it."""
+    tokenizer = tokenizer_of(run)
+    _, examples, _ = _examples(run, rows[index : index + 1])
+    (row,) = tokenize(examples, tokenizer, _task(run))
+    counts = {"tokens": len(row.ids), "supervised_tokens": int(row.trained.sum()), "truncated": row.truncated}
+    return {"place": rows.place(index), **counts, "segments": segments(row, tokenizer)}
+
+
+def check(run: Run, rows: Rows) -> None:
     """Held-out rows are laid out as the recipe says and end with an answer."""
     _held_out(run, rows)
 
@@ -126,20 +161,33 @@ def _padding_free(run: Run, model: nn.Module) -> bool:
     return False
 
 
-def _held_out(run: Run, rows: list[Row]) -> list[tuple[TokenRow, Scored]]:
-    _, found = conversations(rows, run.recipe.data, place=partial(place, run, held_out=True))
-    found = [m for m in found if m[-1]["role"] == "assistant"][: run.recipe.eval.limit]
+def _held_out(run: Run, rows: Rows) -> list[tuple[TokenRow, Scored]]:
+    _, examples, _ = _examples(run, rows)
+    found = [e for e in examples if e["messages"][-1]["role"] == "assistant"][: run.recipe.eval.limit]
     if not found:
         raise TuneError("no held-out conversation ends with an assistant message", "data.eval_path", "the last message is what is measured")
-    tokens = list(tokenize(found, tokenizer_of(run), _task(run)))
+    tokenizer = tokenizer_of(run)
+    tokens = list(tokenize(found, tokenizer, _task(run)))
     if not any(row.trained[1:].any() for row in tokens):
         what = f"no token of {len(tokens)} held-out rows would be measured: all of them are cut before the answer"
         raise TuneError(what, "task.max_length", f"raise it (now {_task(run).max_length} tokens) or shorten the rows", code=GATE)
-    scored = [Scored(prompt=messages[:-1], reference=messages[-1]["content"]) for messages in found]
+    masker = Masker(tokenizer)
+    scored = [Scored(prompt=e["messages"][:-1], reference=_answer(e, masker), tools=e["tools"]) for e in found]
     return list(zip(tokens, scored, strict=True))
 
 
-def score(run: Run, model: nn.Module, rows: list[Row]) -> list[Scored]:
+def _answer(example: Example, masker: Masker) -> str:
+    """What the model should say last: the message's text, or its tool calls as the template writes them."""
+    messages: list[Message] = example["messages"]
+    if not messages[-1].get("tool_calls"):
+        return str(messages[-1]["content"])
+    text = masker.render(messages, tools=example["tools"])
+    start, end = masker.turns(messages, text, tools=example["tools"])[len(messages) - 1]
+    mark = next((m for m in masker.ends if text[start:end].endswith(m)), "")
+    return text[start:end].removesuffix(mark).strip()
+
+
+def score(run: Run, model: nn.Module, rows: Rows) -> list[Scored]:
     """Loss of every held-out row, and its generated answer scored."""
     pairs, tokenizer, wanted = _held_out(run, rows), tokenizer_of(run), run.recipe.eval
     with run.progress("held-out loss", len(pairs)) as tick:
@@ -149,8 +197,7 @@ def score(run: Run, model: nn.Module, rows: list[Row]) -> list[Scored]:
         row.loss_sum, row.tokens = loss_sum, count
     if wanted.generate:
         with run.progress("held-out answers", len(pairs)) as tick:
-            prompts = [row.prompt for row in scored]
-            texts = answers(model, tokenizer, prompts, max_new_tokens=wanted.max_new_tokens, batch_size=wanted.batch_size, tick=tick)
+            texts = answers(model, tokenizer, scored, max_new_tokens=wanted.max_new_tokens, batch_size=wanted.batch_size, tick=tick)
         for row, text in zip(scored, texts, strict=True):
             row.answer, row.scores = text, score_answer(text, row.reference, wanted.metrics)
     return scored
