@@ -157,7 +157,7 @@ def assert_as_by_change(masker: Masker, messages: Messages) -> int:
 @pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is absent")
 @pytest.mark.parametrize("name", ["alpaca_en", "gsm8k", "dpo_en", "kto_en", "toolcall_en"])
 def test_real_conversations_against_the_reference(name: str) -> None:
-    from tuner.data.shapes import recognise
+    from tuner.data.layout import recognise
     from tuner.schema.data import Data
 
     (file,) = (SHARED / name).iterdir()

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from tuner.data.layout import read_all, recognise
 from tuner.data.shapes import SHAPES as TABLE
-from tuner.data.shapes import read_all, recognise
 from tuner.errors import Problem, TuneError
 from tuner.schema.data import Data, OnError, RowShape
 

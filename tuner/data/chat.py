@@ -5,17 +5,19 @@ A mask comes from character positions in the rendered text (see masks.py): a tok
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
 from tuner.data.masks import Masker, Span
 from tuner.data.turns import Example, Message
+from tuner.errors import TuneError
 from tuner.schema.task import LossOn, Sft
 
 # For base models that bring no template (https://github.com/openai/openai-python/blob/release-v0.28.0/chatml.md).
@@ -37,15 +39,23 @@ class TokenRow:
 
 def tokenize(conversations: Iterable[Example], tokenizer: PreTrainedTokenizerBase, task: Sft) -> Iterator[TokenRow]:
     """Render, mask and tokenize in batches. Raises TuneError (code 2) when the template refuses a conversation."""
-    masker = Masker(tokenizer)
+    masker, encode = Masker(tokenizer), _encoder(tokenizer)
     source = iter(conversations)
     while batch := list(islice(source, BATCH)):
         rendered = [render(example, masker, task.loss_on) for example in batch]
-        encoded = tokenizer(
-            [text for text, _ in rendered], add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False
-        )
-        for (_, spans), ids, offsets in zip(rendered, encoded["input_ids"], encoded["offset_mapping"], strict=True):
-            yield _mask(ids, offsets, spans, task.max_length)
+        for (_, spans), encoding in zip(rendered, encode([text for text, _ in rendered]), strict=True):
+            yield _mask(encoding, spans, task.max_length)
+
+
+def _encoder(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[str]], list[Encoding]]:
+    """The Rust tokenizer itself, on all cores: Transformers' call would turn every offset into Python numbers."""
+    if not tokenizer.is_fast:
+        fix = "use a model whose tokenizer has a tokenizer.json"
+        raise TuneError(f"{type(tokenizer).__name__} gives no character offsets, so masks cannot be made", "model.id", fix)
+    backend: Any = tokenizer.backend_tokenizer  # type: ignore[attr-defined]
+    backend.no_truncation()
+    backend.no_padding()
+    return lambda texts: list(backend.encode_batch(texts, add_special_tokens=False))
 
 
 def render(example: Example, masker: Masker, loss_on: LossOn) -> tuple[str, list[Span]]:
@@ -63,12 +73,28 @@ def render(example: Example, masker: Masker, loss_on: LossOn) -> tuple[str, list
     return text, [span for i, span in turns.items() if example["messages"][i].get("train", True)]
 
 
-def _mask(ids: list[int], offsets: list[tuple[int, int]], spans: list[Span], max_length: int) -> TokenRow:
-    starts = np.fromiter((start for start, _ in offsets), dtype=np.int64, count=len(offsets))
+def _mask(encoding: Encoding, spans: list[Span], max_length: int) -> TokenRow:
+    ids = np.asarray(encoding.ids, dtype=np.int32)
     trained = np.zeros(len(ids), dtype=np.bool_)
     for start, end in spans:
-        trained |= (starts >= start) & (starts < end)
-    return TokenRow(ids=np.asarray(ids[:max_length], dtype=np.int32), trained=trained[:max_length], truncated=len(ids) > max_length)
+        first, last = _tokens_in(encoding, start, end)
+        trained[first:last] = True
+    return TokenRow(ids=ids[:max_length], trained=trained[:max_length], truncated=len(ids) > max_length)
+
+
+def _tokens_in(encoding: Encoding, start: int, end: int) -> Span:
+    """First and last + 1 of the tokens that start within the characters start..end."""
+    # A character without a token is one that the tokenizer drops.
+    first = next((t for c in range(start, end) if (t := encoding.char_to_token(c)) is not None), None)
+    last = next((t for c in range(end - 1, start - 1, -1) if (t := encoding.char_to_token(c)) is not None), None)
+    if first is None or last is None:
+        return 0, 0
+    while first <= last and encoding.token_to_chars(first)[0] < start:
+        first += 1
+    count = len(encoding.ids)
+    while last < count and encoding.token_to_chars(last) is not None and encoding.token_to_chars(last)[0] < end:
+        last += 1  # a character may be several tokens
+    return first, last
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -14,9 +14,9 @@ from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, Trai
 from tuner.context import Run
 from tuner.data.audit import audit, gate, segments, statistics
 from tuner.data.chat import TokenRow, end_of_turn, tokenize
+from tuner.data.layout import Layout, read_all
 from tuner.data.load import Rows
 from tuner.data.masks import Masker
-from tuner.data.shapes import Layout, read_all
 from tuner.data.splits import split
 from tuner.data.store import TokenRows, write_packs, write_rows
 from tuner.data.turns import Example, Message
