@@ -45,7 +45,9 @@ def problem(rows: list[dict[str, Any]], **data: Any) -> Problem:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_each_shape_is_recognised_and_gives_the_same_messages(shape: str) -> None:
-    assert read([SHAPES[shape]]) == (shape, [{"messages": [USER, ANSWER], "tools": None}])
+    found, (example,) = read([SHAPES[shape]])
+    assert (found, example["messages"], example["tools"]) == (shape, [USER, ANSWER], None)
+    assert example.get("answers_from", 1) == 1
 
 
 @pytest.mark.parametrize("shape", SHAPES)
