@@ -76,7 +76,9 @@ class Plan:
     def load_recipe(self) -> Recipe:
         """The recipe as typed dataclasses. Raises TuneError (code 2) when another version of tune wrote it, with other keys."""
         try:
-            return from_plain(self.recipe)
+            recipe = from_plain(self.recipe)
+            recipe.model.chat_template = next(iter(self.files.get("model.chat_template", ())), recipe.model.chat_template)
+            return recipe
         except (KeyError, TypeError) as error:
             what = f"this is tune {tuner.__version__}, the plan was written by {self.tuner}: {type(error).__name__} {error}"
             raise TuneError("the plan does not fit this version", self.folder, f"{what}; run its recipe again") from error
@@ -93,7 +95,20 @@ def read_plan(path: Path) -> Plan:
         fix = f"upgrade: this is tuner {tuner.__version__}, the plan was written by {values.get('tuner')}"
         raise TuneError(f"the plan has format {values['format']}, newer than {FORMAT}", str(path), fix)
     stages = tuple(Stage(**(s | {"needs": tuple(s["needs"])})) for s in values.pop("stages"))
-    return Plan(**values, stages=stages)
+    plan = Plan(**values, stages=stages)
+    return _moved(plan, path.parent) if path.name == "plan.json" and path.with_name("stages").is_dir() else plan
+
+
+def _moved(plan: Plan, folder: Path) -> Plan:
+    """The plan of a run folder that may have been moved or copied since: its stages are looked up where it lies now."""
+    folder = folder.absolute()
+    if str(folder) == plan.folder:
+        return plan
+    beside = folder.parent.parent / ".cache"
+    places = {s.name: beside / f"{s.name}-{s.key}" if s.name in SHARED else folder for s in plan.stages}
+    return dataclasses.replace(
+        plan, folder=str(folder), stages=tuple(dataclasses.replace(s, folder=str(places[s.name])) for s in plan.stages)
+    )
 
 
 def make_plan(composed: Composed) -> Plan:
@@ -174,6 +189,11 @@ def _find(composed: Composed) -> dict[str, list[str]]:
                 found[key] = [str(p) for p in find_files(value, beside=beside)]
             except TuneError as error:
                 problems += [dataclasses.replace(p, where=reading.where(key)) for p in error.problems]
+    if recipe.model.chat_template and "{" not in recipe.model.chat_template:
+        try:
+            found["model.chat_template"] = [str(p) for p in find_files(recipe.model.chat_template, beside=beside)]
+        except TuneError as error:
+            problems += [dataclasses.replace(p, where=reading.where("model.chat_template")) for p in error.problems]
     if is_local(recipe):
         found["model.id"] = [str(p) for p in model_files(Path(recipe.model.id).expanduser().absolute())]
     if problems:
@@ -198,8 +218,9 @@ def _world(recipe: Recipe, stage: str, content: dict[str, list[str]]) -> dict[st
     else:
         held_out = {"fraction": data.eval_fraction, "seed": recipe.seed, **source}
     world: dict[str, Any] = {}
-    if stage in ("prepare", "baseline", "train") and content.get("model.id"):
-        world["model files"] = content["model.id"]
+    if stage in ("prepare", "baseline", "train"):
+        parts = {"model files": content.get("model.id"), "chat template": content.get("model.chat_template") or recipe.model.chat_template}
+        world |= {name: part for name, part in parts.items() if part}
     if stage == "prepare":
         world["train files"] = content.get("data.path")
         if "fraction" in held_out and data.eval_fraction:

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from tuner.errors import BUG, INTERRUPTED, OK, TuneError
@@ -46,9 +47,23 @@ def main(argv: list[str]) -> int:
     except TuneError as error:
         print_error(error)
         return error.code
+    except (KeyboardInterrupt, Terminated) as stop:
+        out.print("stopped; the same command goes on from the last stage that is done")
+        return stop.code if isinstance(stop, Terminated) else INTERRUPTED
     except Exception as error:
         print_bug(error)
         return BUG
+
+
+class Terminated(BaseException):
+    """SIGTERM or SIGHUP, outside training (which has its own way to stop); `code` is the exit code."""
+
+    def __init__(self, number: int) -> None:
+        self.code = 128 + number
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated(number)
 
 
 def _run(plan: Plan, only: tuple[str, ...]) -> int:
@@ -110,7 +125,6 @@ def _stop_with_parent() -> None:
 
 if __name__ == "__main__":
     _stop_with_parent()
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+    for wanted in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(wanted, _terminate)
+    sys.exit(main(sys.argv[1:]))

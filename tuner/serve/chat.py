@@ -23,7 +23,7 @@ from tuner.render import out
 from tuner.runs import read_json
 from tuner.schema.adapter import Full
 from tuner.schema.hardware import Hardware
-from tuner.schema.model import Model
+from tuner.schema.model import Model, Source
 
 
 class Voice:
@@ -66,7 +66,7 @@ def voices_of_run(plan: Plan) -> list[Voice]:
     if not plan.stage("train").done:
         raise TuneError(f"{plan.name} has not finished training", plan.folder, "run its recipe again: it goes on where it stopped")
     recipe = plan.load_recipe()
-    tokenizer, _ = load_tokenizer(recipe.model, progress=out.print)
+    tokenizer, _ = load_tokenizer(Model(id=plan.folder, source=Source.local), progress=out.print)  # with the template it was trained with
     device = pick_device(recipe.hardware)
     base = load_base(recipe.model, device, progress=out.print)
     if isinstance(recipe.adapter, Full):
