@@ -17,6 +17,29 @@ class Format(StrEnum):
     csv = "csv"
     tsv = "tsv"
     parquet = "parquet"
+    arrow = "arrow"
+    text = "text"
+    conll = "conll"
+    xml = "xml"
+    webdataset = "webdataset"
+    images = "images"
+    audio = "audio"
+    sql = "sql"
+
+
+class SampleBy(StrEnum):
+    """What of a text file is one row."""
+
+    line = "line"
+    paragraph = "paragraph"
+    document = "document"
+
+
+class OnError(StrEnum):
+    """What a row that cannot be read does."""
+
+    stop = "stop"
+    skip = "skip"
 
 
 class RowShape(StrEnum):
@@ -45,7 +68,23 @@ class Data(Section):
     split: str = opt("train", affects="prepare")
     """Split expression of the Hub dataset (`train[:1000]`)."""
     format: Format = opt(Format.auto, affects="prepare baseline")
-    """File format; `auto` goes by the file's ending."""
+    """File format; `auto` looks at the content and the file's ending."""
+    names: list[str] = opt(factory=list, affects="prepare baseline")
+    """Column names of a CSV, TSV or CoNLL file without a header line: `[sentence, label]`."""
+    sample_by: SampleBy = opt(SampleBy.line, affects="prepare baseline")
+    """What of a text file is one row."""
+    record: str | None = opt(None, affects="prepare baseline")
+    """XML: the element that is one row; default: the one that repeats below the root."""
+    file_name: str | None = opt(None, affects="prepare baseline")
+    """Images and audio: columns read from each file's name, as `{label}_{speaker}_{take}`; default: `label` is the file's folder."""
+    url: str | None = opt(None, affects="prepare baseline")
+    """SQL: SQLAlchemy URL of the database, without a password (`sqlite:///tickets.db`)."""
+    url_env: str | None = opt(None, affects="prepare baseline")
+    """SQL: name of the environment variable that holds the URL, where it has a password."""
+    query: str | None = opt(None, affects="prepare baseline")
+    """SQL: the query whose result are the rows."""
+    on_error: OnError = opt(OnError.stop, affects="prepare baseline")
+    """A row that cannot be read stops the run, or is skipped, counted and listed."""
     shape: RowShape = opt(RowShape.auto, affects="prepare baseline")
     """How a row is laid out; `auto` recognises it by its columns."""
     columns: dict[str, str] = opt(factory=dict, affects="prepare baseline")
