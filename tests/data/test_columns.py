@@ -30,7 +30,7 @@ def only(row: dict[str, Any], **data: Any) -> list[dict[str, str]]:
 
 def problem(rows: list[dict[str, Any]], **data: Any) -> Any:
     with pytest.raises(TuneError) as caught:
-        conversations(rows, Data(**data), place=lambda row: f"train.jsonl:{rows.index(row) + 1}")
+        conversations(rows, Data(**data), place=lambda index: f"train.jsonl:{index + 1}")
     assert caught.value.code == 2
     return caught.value.problems[0]
 
@@ -180,7 +180,7 @@ def test_the_system_message_all_share() -> None:
 )
 def test_real_sets_load(shared_data: Path, folder: str, count: int, shape: RowShape) -> None:
     (file,) = (p for p in (shared_data / folder).iterdir() if p.stem == "train")
-    found, messages = conversations(read_rows([str(file)]), Data(), place=str)
+    found, messages = conversations(read_rows([str(file)], Data()), Data(), place=str)
     assert (found, len(messages)) == (shape, count)
     roles = {m["role"] for conversation in messages for m in conversation}
     assert {"user", "assistant"} <= roles <= {"system", "user", "assistant", "tool"}

@@ -5,7 +5,7 @@ Shapes: messages, ShareGPT (`conversations` of from/value), Alpaca (instruction/
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tuner.data.load import Row
@@ -47,12 +47,12 @@ def recognise(row: Row, data: Data) -> RowShape:
     raise TuneError(f"{expected}: the rows have the columns {sorted(row)}; the first row: {str(row)[:200]}", "data", fix)
 
 
-def conversations(rows: list[Row], data: Data, *, place: Callable[[Row], str]) -> tuple[RowShape, list[Messages]]:
-    """All rows as messages. Raises TuneError (code 2) with the first row that does not fit and its `place`."""
+def conversations(rows: Sequence[Row], data: Data, *, place: Callable[[int], str]) -> tuple[RowShape, list[Messages]]:
+    """All rows as messages. Raises TuneError (code 2) with the first row that does not fit and the `place` of its index."""
     shape = recognise(rows[0], data)
     convert = _CONVERTERS[shape]
     result = []
-    for row in rows:
+    for index, row in enumerate(rows):
         columns = row | {ours: row.get(theirs) for ours, theirs in data.columns.items()}
         try:
             messages = convert(columns)
@@ -60,7 +60,7 @@ def conversations(rows: list[Row], data: Data, *, place: Callable[[Row], str]) -
                 raise _Misfit("an empty conversation")
         except _Misfit as error:
             what = f"not laid out as {shape}, as the first row is: {error}"
-            raise TuneError(what, place(row), f"mend or remove this row: {str(row)[:160]}") from error
+            raise TuneError(what, place(index), f"mend or remove this row: {str(row)[:160]}") from error
         if data.system and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": data.system}, *messages]
         result.append(messages)

@@ -9,17 +9,17 @@ from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from tuner.context import Run
-from tuner.data.load import Row
+from tuner.data.load import Rows
 from tuner.eval.scores import Scored
 
 
 class Task(Protocol):
     """What the pipeline asks of a task module (`tuner.tasks.sft` is one)."""
 
-    def prepare(self, run: Run, rows: list[Row], folder: Path) -> None:
+    def prepare(self, run: Run, rows: Rows, folder: Path) -> None:
         """Training rows in; model-ready rows, `data.json`, `audit.json` out. Raises TuneError (code 3) when they cannot teach."""
 
-    def check(self, run: Run, rows: list[Row]) -> None:
+    def check(self, run: Run, rows: Rows) -> None:
         """Raises TuneError when the held-out rows cannot be measured: what `tune check` and a run ask before any training."""
 
     def load(self, run: Run, *, trainable: bool = False, tuned: Path | None = None) -> nn.Module:
@@ -28,7 +28,7 @@ class Task(Protocol):
     def trainer(self, run: Run, model: nn.Module, args: TrainingArguments, prepared: Path, callbacks: list[TrainerCallback]) -> Trainer:
         """A trainer over what `prepare` wrote."""
 
-    def score(self, run: Run, model: nn.Module, rows: list[Row]) -> list[Scored]:
+    def score(self, run: Run, model: nn.Module, rows: Rows) -> list[Scored]:
         """Scores of each held-out row."""
 
     def save(self, run: Run, model: Any, folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ from tuner.context import Run
 from tuner.data.audit import audit, gate, statistics
 from tuner.data.chat import TokenRow, end_of_turn, tokenize
 from tuner.data.columns import conversations, shared_system
-from tuner.data.load import Row
-from tuner.data.splits import place, split
+from tuner.data.load import Rows
+from tuner.data.splits import split
 from tuner.data.store import TokenRows, write_packs, write_rows
 from tuner.errors import BAD_RECIPE, GATE, TuneError
 from tuner.eval.generate import answers, settings
@@ -46,11 +46,11 @@ def tokenizer_of(run: Run) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def prepare(run: Run, rows: list[Row], folder: Path) -> None:
+def prepare(run: Run, rows: Rows, folder: Path) -> None:
     """Render, tokenize and mask; audit; write what can teach."""
     task = _task(run)
     tokenizer = tokenizer_of(run)
-    shape, messages = conversations(rows, run.recipe.data, place=partial(place, run))
+    shape, messages = conversations(rows, run.recipe.data, place=rows.place)
     tokens = list(tokenize(messages, tokenizer, task))
     found = audit(tokens, tokenizer, end_of_turn=end_of_turn(tokenizer))
     gate(found, max_length=task.max_length)
@@ -62,9 +62,11 @@ def prepare(run: Run, rows: list[Row], folder: Path) -> None:
     facts = {"train": statistics(kept), "eval": {"rows": len(split(run)[1])}, "source": source, "system": shared_system(messages)}
     write_json(folder / "data.json", facts)
     write_json(folder / "audit.json", found)
+    if rows.skipped:
+        write_json(folder / "skipped.json", [asdict(problem) for problem in rows.skipped])
 
 
-def check(run: Run, rows: list[Row]) -> None:
+def check(run: Run, rows: Rows) -> None:
     """Held-out rows are laid out as the recipe says and end with an answer."""
     _held_out(run, rows)
 
@@ -126,8 +128,8 @@ def _padding_free(run: Run, model: nn.Module) -> bool:
     return False
 
 
-def _held_out(run: Run, rows: list[Row]) -> list[tuple[TokenRow, Scored]]:
-    _, found = conversations(rows, run.recipe.data, place=partial(place, run, held_out=True))
+def _held_out(run: Run, rows: Rows) -> list[tuple[TokenRow, Scored]]:
+    _, found = conversations(rows, run.recipe.data, place=rows.place)
     found = [m for m in found if m[-1]["role"] == "assistant"][: run.recipe.eval.limit]
     if not found:
         raise TuneError("no held-out conversation ends with an assistant message", "data.eval_path", "the last message is what is measured")
@@ -139,7 +141,7 @@ def _held_out(run: Run, rows: list[Row]) -> list[tuple[TokenRow, Scored]]:
     return list(zip(tokens, scored, strict=True))
 
 
-def score(run: Run, model: nn.Module, rows: list[Row]) -> list[Scored]:
+def score(run: Run, model: nn.Module, rows: Rows) -> list[Scored]:
     """Loss of every held-out row, and its generated answer scored."""
     pairs, tokenizer, wanted = _held_out(run, rows), tokenizer_of(run), run.recipe.eval
     with run.progress("held-out loss", len(pairs)) as tick:
