@@ -84,6 +84,7 @@ OTHER: dict[str, Any] = {  # values for keys whose default does not tell what an
     "data.path": "eval.jsonl",
     "data.eval_path": "train.jsonl",
     "data.columns": {"prompt": "question"},
+    "data.names": ["text"],
     "adapter.target_modules": ["q_proj"],
     "adapter.modules_to_save": ["lm_head"],
     "eval.metrics": ["json"],
@@ -93,6 +94,7 @@ OTHER: dict[str, Any] = {  # values for keys whose default does not tell what an
 }
 # Where these come in depends on how rows are held out; tests of their own are below.
 HELD_OUT = {"data.eval_split", "data.eval_fraction", "data.id", "data.config", "data.revision", "data.split", "data.limit"}
+DATABASE = {"data.url", "data.url_env"}  # instead of a path
 SWITCHES = {"eval.enabled", "hub.enabled"}  # these take stages away
 
 
@@ -112,7 +114,7 @@ def another(key: str, cls: type, spec: dataclasses.Field[Any]) -> Any:
     return "other"
 
 
-@pytest.mark.parametrize("key", sorted(all_keys().keys() - HELD_OUT - SWITCHES))
+@pytest.mark.parametrize("key", sorted(all_keys().keys() - HELD_OUT - DATABASE - SWITCHES))
 def test_every_key_affects_the_stages_it_says(key: str) -> None:
     cls, spec = all_keys()[key]
     section = key.partition(".")[0]
@@ -166,6 +168,14 @@ def test_hub_sets_are_keyed_by_what_is_written(override: str, again: set[str]) -
     hub = ["data.path=null", "data.eval_path=null", "data.id=org/a", "data.eval_split=test"]
     change = [o for o in hub if o.partition("=")[0] != override.partition("=")[0]]
     assert changed(plan(*hub), plan(*change, override)) == again
+
+
+@pytest.mark.parametrize("override", ["data.url=sqlite:///b.db", "data.query=other"])
+def test_a_database_is_keyed_by_what_is_written(override: str) -> None:
+    base = ["data.path=null", "data.url=sqlite:///a.db", "data.query=rows"]
+    change = [o for o in base if o.partition("=")[0] != override.partition("=")[0]]
+    assert changed(plan(*base), plan(*change, override)) == ALL
+    assert changed(plan(*base), plan(*base[::2], "data.url_env=DATABASE")) == ALL
 
 
 def test_content_counts_and_not_the_path(project: Path) -> None:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from tuner.files import has_password
 from tuner.schema.adapter import QLora
 from tuner.schema.hardware import Device
 from tuner.schema.model import Source
@@ -34,13 +35,16 @@ def names(recipe: Recipe) -> Iterator[Finding]:
 def rows(recipe: Recipe) -> Iterator[Finding]:
     """Rows come from one place, and held-out rows exist where something measures on them."""
     data = recipe.data
-    if (data.path is None) == (data.id is None):
-        what = "no training rows are named" if data.path is None else "both `data.path` and `data.id` are set"
-        yield (
-            "data.path" if data.path is None else "data.id",
-            what,
-            "set `data.path` (local file) or `data.id` (Hub dataset), or choose one: `tune ls data`",
-        )
+    named = [key for key in ("path", "id", "url", "url_env") if getattr(data, key)]
+    if len(named) != 1:
+        both = f"both {' and '.join(f'`data.{key}`' for key in named)} are set"
+        fix = "set `data.path` (files), `data.id` (Hub dataset) or `data.url` (database), or choose one: `tune ls data`"
+        yield (f"data.{named[1]}", both, fix) if named else ("data.path", "no training rows are named", fix)
+    if (data.url or data.url_env) and not data.query:
+        yield "data.query", "a database needs `data.query`", "write the query whose result are the rows: `select mail, ticket from t`"
+    if data.url and has_password(data.url):
+        fix = "put the URL into an environment variable, and the variable's name into `data.url_env`"
+        yield "data.url", "`data.url` holds a password, and a recipe is kept, shown and published", fix
     if data.eval_split and data.id is None:
         yield "data.eval_split", "`data.eval_split` needs a Hub dataset (`data.id`)", "for local files set `data.eval_path`"
     held_out = data.eval_path or data.eval_split or data.eval_fraction

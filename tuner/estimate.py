@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuner.files import ENDINGS
+from tuner.files import COMPRESSED, format_of, is_remote
 from tuner.plan import Plan
 from tuner.runs import read_json
 from tuner.schema.adapter import Full, Lora, QLora, Quant
@@ -68,20 +68,30 @@ def _count(plan: Plan) -> tuple[int | None, int | None, bool]:
         return recipe.data.limit, None, False
     rows = characters = 0
     for name in files:
-        kind = ENDINGS.get(Path(name).suffix)
-        if kind == "parquet":
+        kind = format_of(name)
+        if is_remote(name) or name.endswith(COMPRESSED) or kind not in ("json", "jsonl", "csv", "tsv", "text"):
             return recipe.data.limit, None, False
         with Path(name).open("rb") as stream:
-            if kind == "json":
-                values = json.load(stream)
-                rows, characters = rows + len(values), characters + Path(name).stat().st_size
-            else:
-                lines = [len(line) for line in stream if line.strip()]
-                rows, characters = rows + len(lines), characters + sum(lines)
+            values = _array(stream.read()) if kind == "json" else None
+            stream.seek(0)
+            lines = [len(line) for line in stream if line.strip()]
+        rows, characters = rows + (len(lines) if values is None else len(values)), characters + sum(lines)
     held_out = 0.0 if recipe.data.eval_path or recipe.data.eval_split else recipe.data.eval_fraction
     kept = min(rows, recipe.data.limit or rows)
     kept -= round(kept * held_out)
     return kept, round(characters / CHARACTERS_PER_TOKEN * kept / max(rows, 1)), False
+
+
+def _array(text: bytes) -> list[Any] | None:
+    """The rows of a JSON array, or of the only list in a mapping; None for what is not one, such as JSON lines under the name .json."""
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):  # what is wrong with it is told with its line when it is read
+        return None
+    if isinstance(values, dict):
+        lists = [v for v in values.values() if isinstance(v, list)]
+        return lists[0] if len(lists) == 1 else [values]
+    return values if isinstance(values, list) else None
 
 
 def _shape(plan: Plan, recipe: Recipe) -> dict[str, Any] | None:

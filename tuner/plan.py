@@ -115,7 +115,7 @@ def make_plan(composed: Composed) -> Plan:
     """Freeze a composed recipe. Raises TuneError (code 2) when a local file it names is missing."""
     recipe, reading = composed.recipe, composed.reading
     files = _find(composed)
-    content = {key: hashes([Path(f) for f in found]) for key, found in files.items()}
+    content = {key: hashes(found) for key, found in files.items()}
     output = Path(recipe.output_dir).expanduser().absolute()
     stages = _stages(recipe, content, fixed={}, output=output)
     return Plan(
@@ -186,7 +186,7 @@ def _find(composed: Composed) -> dict[str, list[str]]:
     for key, value in (("data.path", recipe.data.path), ("data.eval_path", recipe.data.eval_path)):
         if value is not None:
             try:
-                found[key] = [str(p) for p in find_files(value, beside=beside)]
+                found[key] = find_files(value, beside=beside, form=recipe.data.format)
             except TuneError as error:
                 problems += [dataclasses.replace(p, where=reading.where(key)) for p in error.problems]
     if recipe.model.chat_template and "{" not in recipe.model.chat_template:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import yaml
@@ -19,8 +20,9 @@ def write_recipe(plan: Plan) -> None:
     values = {k: v for k, v in plan.recipe.items() if k != "kind"}
     variants = [{group: values[group]["kind"]} for group in GROUPS if kinds(group)]
     sections = {k: {i: j for i, j in v.items() if i != "kind"} if isinstance(v, dict) else v for k, v in values.items()}
+    data = sections["data"]
     for key in ("path", "eval_path"):
-        sections["data"][key] = _found_from(Path(plan.folder), sections["data"][key], plan.files.get(f"data.{key}"))
+        data[key] = _found_from(Path(plan.folder), data[key], plan.files.get(f"data.{key}"), data["format"])
     sections = {k: v for k, v in sections.items() if v != {}}
     head = f"# {plan.name}: the resolved recipe of this run, by tune {plan.tuner}\n# run it again: tune recipe=recipe.yaml\n"
     write_text(
@@ -29,13 +31,15 @@ def write_recipe(plan: Plan) -> None:
     )
 
 
-def _found_from(folder: Path, path: str | None, files: list[str] | None) -> str | None:
+def _found_from(folder: Path, path: str | None, files: list[str] | None, form: str) -> str | None:
     """The data path as it was written, or absolute where it would not be found from here by the recipe in the run folder."""
     if path is None or files is None:
         return path
     try:
-        if [str(p) for p in find_files(path, beside=folder)] == files:
+        if find_files(path, beside=folder, form=form) == files:
             return path
     except TuneError:
         pass
-    return files[0] if len(files) == 1 else str(Path(files[0]).parent / Path(path).name if "*" in path else Path(files[0]).parent)
+    if "*" in path:
+        return str(Path(files[0]).parent / Path(path).name)
+    return os.path.commonpath([os.path.dirname(f) for f in files]) if len(files) > 1 else files[0]

@@ -10,11 +10,15 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from tuner.data.load import read_rows
+from tuner.data import load
 from tuner.errors import TuneError
-from tuner.schema.data import Format
+from tuner.schema.data import Data, Format
 
 ROWS = [{"prompt": "größer?", "completion": "ja, 😀"}, {"prompt": "a\nb", "completion": 'say "x, y"'}]
+
+
+def read_rows(files: list[str], *, form: Format = Format.auto) -> list[dict[str, Any]]:
+    return list(load.read_rows(files, Data(format=form)))
 
 
 def write(path: Path, text: str, *, encoding: str = "utf-8") -> list[str]:
@@ -72,9 +76,9 @@ def test_several_files_are_read_in_order_and_by_their_own_format(tmp_path: Path)
 
 
 def test_the_format_can_be_said_where_the_name_is_silent(tmp_path: Path) -> None:
-    files = write(tmp_path / "rows.txt", lines())
-    assert "set `data.format` to one of json, jsonl, csv, tsv, parquet" in problem(files).fix
-    assert read_rows(files, form=Format.jsonl) == ROWS
+    files = write(tmp_path / "rows.xyz", "neither this\nnor that")
+    assert "set `data.format` to one of json, jsonl, csv, tsv, parquet, arrow, text" in problem(files).fix
+    assert read_rows(files, form=Format.text) == [{"text": "neither this"}, {"text": "nor that"}]
     assert read_rows(write(tmp_path / "odd.csv", separated("\t")), form=Format.tsv) == ROWS
 
 
@@ -140,7 +144,7 @@ def test_text_that_is_not_utf8_is_told(tmp_path: Path) -> None:
     found = problem(files)
     assert "not UTF-8" in found.what
     assert "byte 14" in found.what
-    assert (found.where, found.fix) == (files[0], "save the file as UTF-8")
+    assert (found.where, found.fix) == (f"{files[0]}:1", "save the file as UTF-8")
 
 
 def test_a_file_that_is_no_parquet_is_told(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from tuner.commands.inventory import take_run
 from tuner.commands.request import parse
 from tuner.commands.run_ import plan_path
 from tuner.errors import TuneError
-from tuner.files import hashes
+from tuner.files import hashes, is_remote
 from tuner.launch.local import submit
 from tuner.plan import Plan, amended, read_plan
 from tuner.render import out, print_json, print_result
@@ -48,7 +48,7 @@ def _plan(folder: Path, overrides: list[str]) -> Plan:
     if not plan.stage("train").done:
         raise TuneError(f"{plan.name} has not finished training", str(folder), "run its recipe again: it goes on where it stopped")
     for key, files in plan.files.items():
-        if any(not Path(f).is_file() for f in files) or hashes([Path(f) for f in files]) != plan.content[key]:
+        if any(not is_remote(f) and not Path(f).is_file() for f in files) or hashes(files) != plan.content[key]:
             fix = f"put them back, or run its recipe again: tune recipe={folder / 'recipe.yaml'}"
             raise TuneError(f"the files of `{key}` are not what they were when the run was made", ", ".join(files), fix)
     recipe = amend(plan, overrides, section="eval")

@@ -1,132 +1,126 @@
-"""Reads raw rows: `read_rows(files)` from JSON, JSONL, CSV, TSV and Parquet, `hub_rows(data, split)` from a Hub dataset.
+"""The rows of a data set: `read_rows(files, data)` from files, URLs or a database, `hub_rows(data, split)` from a Hub dataset.
 
-A broken row is named with file and line. Rows are plain dicts; nothing is copied twice.
+`Rows` is a sequence of dicts which knows where each came from: `rows.place(3)` -> `train.jsonl:4`.
 """
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+import dataclasses
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from typing import overload
 
-from tuner.errors import ENVIRONMENT, TuneError
-from tuner.files import ENDINGS
+from tuner.data.formats import Row, place, reading, sql
+from tuner.data.formats.detect import is_sql
+from tuner.data.formats.media import add_metadata, has_media, is_metadata
+from tuner.data.formats.remote import expand, shown
+from tuner.errors import ENVIRONMENT, Problem, TuneError
 from tuner.registry import load
-from tuner.schema.data import Data, Format
+from tuner.schema.data import Data, Format, OnError
 
-Row = dict[str, Any]
+__all__ = ["Row", "Rows", "hub_rows", "read_rows"]
 
 
-def read_rows(files: list[str], *, form: Format = Format.auto) -> list[Row]:
-    """All rows of the files, in order. Raises TuneError (code 2) with file and line for what is not a row, or when there is none."""
-    rows: list[Row] = []
+class Rows(Sequence[Row]):
+    """Rows with their places, and what was `skipped` under `data.on_error: skip`. A slice and `take` keep the places."""
+
+    def __init__(self) -> None:
+        self.skipped: list[Problem] = []
+        self._rows: list[Row] = []
+        self._sources: list[tuple[str, Format | None]] = []
+        self._source, self._number = array("I"), array("Q")  # of each row: 12 bytes, where a text would take 100
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> Rows: ...
+    def __getitem__(self, index: int | slice) -> Row | Rows:
+        return self.take(range(len(self))[index]) if isinstance(index, slice) else self._rows[index]
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self._rows)
+
+    def place(self, index: int) -> str:
+        """Where a row came from, for messages: `train.jsonl:12`, or `train.csv, row 12`."""
+        name, form = self._sources[self._source[index]]
+        return place(name, self._number[index], form)
+
+    def take(self, indices: Iterable[int]) -> Rows:
+        """Some of the rows, in the order given; `skipped` goes along."""
+        chosen, indices = Rows(), list(indices)
+        chosen.skipped, chosen._sources = self.skipped, self._sources
+        chosen._rows = [self._rows[i] for i in indices]
+        chosen._source = array("I", (self._source[i] for i in indices))
+        chosen._number = array("Q", (self._number[i] for i in indices))
+        return chosen
+
+    def extend(self, name: str, form: Format | None, found: Iterable[tuple[int, Row | Problem]], *, stop: bool, limit: int | None) -> None:
+        """Add what is read from one source. With `stop`, raises TuneError (code 2) with the first Problem."""
+        index = len(self._sources)
+        self._sources.append((name, form))
+        rows, sources, numbers = self._rows.append, self._source.append, self._number.append
+        left = -1 if limit is None else limit - len(self)
+        for number, row in found:
+            if isinstance(row, Problem):
+                if stop:
+                    raise TuneError(problems=[row])
+                self.skipped.append(row)
+                continue
+            rows(row)
+            sources(index)
+            numbers(number)
+            left -= 1
+            if left == 0:
+                return
+
+
+def read_rows(files: list[str], data: Data, *, limit: int | None = None) -> Rows:
+    """All rows of the files, in order, or the first `limit`.
+
+    Raises TuneError (code 2) with file and line for what cannot be read (unless it is to be skipped), or when there is no row.
+    """
+    rows, stop = Rows(), data.on_error is OnError.stop
+    if not files and is_sql(data):
+        rows.extend(sql.NAME, Format.sql, sql.read_sql(data), stop=stop, limit=limit)
+    files = [file for name in files for file in expand(name)]
+    about = _metadata(files, data, rows, stop=stop)
     for name in files:
-        path = Path(name)
-        kind = ENDINGS.get(path.suffix.lower()) if form is Format.auto else form.value
-        if kind is None:
-            raise TuneError(
-                f"cannot tell the format of {path.name}",
-                str(path),
-                f"set `data.format` to one of {', '.join(f for f in Format if f is not Format.auto)}",
-            )
-        try:
-            rows += _READERS[kind](path)
-        except UnicodeDecodeError as error:
-            raise TuneError(f"not UTF-8 text: {error.reason} at byte {error.start}", str(path), "save the file as UTF-8") from error
-        except OSError as error:
-            raise TuneError(f"cannot read the file: {error.strerror}", str(path), "check the path and its permissions") from error
+        if about is not None and is_metadata(name):
+            continue
+        if limit is not None and len(rows) >= limit:
+            break
+        with reading(name, data, about=about) as (form, found):
+            rows.extend(shown(name), form, found, stop=stop, limit=limit)
     if not rows:
-        raise TuneError("the dataset is empty", ", ".join(files), "put at least one row into it")
+        where = ", ".join(map(shown, files)) or sql.NAME
+        if rows.skipped:
+            first = rows.skipped[0]
+            raise TuneError(f"no row could be read, {len(rows.skipped)} were skipped; the first: {first.what}", first.where, first.fix)
+        raise TuneError("the dataset is empty", where, "put at least one row into it")
     return rows
 
 
-def find_row(row: Row, files: list[str], *, form: Format = Format.auto) -> str:
-    """Where a row stands, for a message about it: `train.jsonl:12`, or `train.csv, row 12` (counted from 1) where lines are not rows."""
-    for name in files:
-        path = Path(name)
-        kind = ENDINGS.get(path.suffix.lower()) if form is Format.auto else form.value
-        if kind == "jsonl":
-            with path.open(encoding="utf-8-sig") as stream:
-                for number, line in enumerate(stream, 1):
-                    if line.strip() and json.loads(line) == row:
-                        return f"{name}:{number}"
-        for number, other in enumerate(_READERS[str(kind)](path), 1):
-            if other == row:
-                return f"{name}, row {number}"
-    return ", ".join(files)
+def _metadata(files: list[str], data: Data, rows: Rows, *, stop: bool) -> dict[str, Row] | None:
+    """Columns of media files by path, from the metadata files beside them; None where there are none."""
+    tables = [name for name in files if is_metadata(name)] if has_media(files) else []
+    about: dict[str, Row] = {}
+    plain = dataclasses.replace(data, format=Format.auto, names=[], file_name=None)
+    for name in tables:
+        with reading(name, plain) as (form, found):
+            for number, row in found:
+                problem = row if isinstance(row, Problem) else None
+                if not isinstance(row, Problem) and (what := add_metadata(about, name, row)):
+                    problem = Problem(what=what, where=place(name, number, form), fix="mend or remove this row")
+                if problem and stop:
+                    raise TuneError(problems=[problem])
+                rows.skipped += [problem] if problem else []
+    return about if tables else None
 
 
-def _json_lines(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig") as stream:
-        for number, line in enumerate(stream, 1):
-            if line.strip():
-                yield _row(_parse(line, path, number), f"{path}:{number}")
-
-
-def _json_array(path: Path) -> Iterator[Row]:
-    text = path.read_text(encoding="utf-8-sig")
-    if text.lstrip()[:1] == "{" and text.count("\n") > 1 and text.lstrip().splitlines()[0].rstrip().endswith("}"):
-        yield from _json_lines(path)  # JSON lines under the name .json
-        return
-    if not text.strip():
-        return
-    values = _parse(text, path, 1)
-    if isinstance(values, dict):
-        lists = [v for v in values.values() if isinstance(v, list)]
-        values = lists[0] if len(lists) == 1 else [values]
-    for index, value in enumerate(values):
-        yield _row(value, f"{path}, row {index + 1}")
-
-
-def _parse(text: str, path: Path, line: int) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        where = f"{path}:{line + error.lineno - 1}"
-        shown = text.splitlines()[error.lineno - 1][:120] if text.strip() else ""
-        raise TuneError(f"not valid JSON: {error.msg} (column {error.colno}): {shown}", where, "mend or remove this row") from error
-
-
-def _row(value: Any, where: str) -> Row:
-    if not isinstance(value, dict):
-        raise TuneError(f"a row is a mapping of columns, not {type(value).__name__}: {str(value)[:80]}", where, "mend or remove this row")
-    return value
-
-
-def _separated(delimiter: str, path: Path) -> Iterator[Row]:
-    csv.field_size_limit(2**31 - 1)  # a document may be longer than the standard library's 128 KiB
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.DictReader(stream, delimiter=delimiter)
-        for row in reader:
-            if None in row or None in row.values():
-                what = f"{'more' if None in row else 'fewer'} values than the {len(reader.fieldnames or [])} columns of the first line"
-                raise TuneError(what, f"{path}:{reader.line_num}", "quote values that hold the separator or a line break")
-            yield dict(row)
-
-
-def _csv(path: Path) -> Iterator[Row]:
-    return _separated(",", path)
-
-
-def _tsv(path: Path) -> Iterator[Row]:
-    return _separated("\t", path)
-
-
-def _parquet(path: Path) -> Iterator[Row]:
-    pyarrow = load("pyarrow")
-    try:
-        return iter(load("pyarrow.parquet").read_table(path).to_pylist())
-    except pyarrow.ArrowException as error:
-        what = str(error).splitlines()[0]
-        raise TuneError(f"cannot be read as Parquet: {what}", str(path), "write it again, or set `data.format`") from error
-
-
-_READERS = {"jsonl": _json_lines, "json": _json_array, "csv": _csv, "tsv": _tsv, "parquet": _parquet}
-
-
-def hub_rows(data: Data, split: str) -> list[Row]:
+def hub_rows(data: Data, split: str) -> Rows:
     """Rows of a split of a Hub dataset. Raises TuneError (code 4) when the Hub cannot be reached or has no such set."""
     datasets = load("datasets")
     try:
@@ -134,4 +128,6 @@ def hub_rows(data: Data, split: str) -> list[Row]:
     except (OSError, ValueError, datasets.exceptions.DatasetNotFoundError) as error:
         fix = "check the id, the split and the network, or use local rows with `data.path`"
         raise TuneError(f"cannot load the dataset {data.id}: {error}", "data.id", fix, code=ENVIRONMENT) from error
-    return [dict(row) for row in found]
+    rows = Rows()
+    rows.extend(str(data.id), None, enumerate(map(dict, found), 1), stop=True, limit=None)
+    return rows

@@ -1,0 +1,158 @@
+"""Readers of text by lines: JSON lines, a JSON array, plain text, CoNLL. `read_json_lines(source)` -> (1, {"prompt": …}), (2, …), …
+
+Numbers are lines (of a paragraph or a sentence: its first), but items in a JSON array.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from tuner.data.formats.source import Found, Row, Source, excerpt
+from tuner.errors import Problem
+from tuner.schema.data import SampleBy
+
+_SPACE = re.compile(r"[ \t\r\n]*")
+
+
+def read_json_lines(source: Source) -> Iterator[Found]:
+    """A mapping a line; blank lines are left out."""
+    loads = json.loads
+    for number, line in enumerate(source.lines(), 1):
+        if isinstance(line, Problem):
+            yield number, line
+            continue
+        try:
+            value = loads(line)
+        except (ValueError, RecursionError) as error:
+            if not line.isspace():  # asked here only: it would cost time on every good line
+                yield number, _not_json(source, line, error, number)
+            continue
+        yield number, _row(source, value, line, line_number=number)
+
+
+def read_json(source: Source) -> Iterator[Found]:
+    """The items of an array, or of the only list in a mapping; a mapping without one is one row."""
+    text = source.text()
+    if isinstance(text, Problem):
+        yield 1, text
+        return
+    decoder, row, at = json.JSONDecoder(), 0, _after_space(text, 0)
+    if at == len(text):
+        return
+    try:
+        if text[at] != "[":
+            values = json.loads(text)
+            lists = [v for v in values.values() if isinstance(v, list)] if isinstance(values, dict) else []
+            for row, value in enumerate(lists[0] if len(lists) == 1 else [values], 1):
+                yield row, _row(source, value, text, row_number=row)
+            return
+        at = _after_space(text, at + 1)
+        while text[at : at + 1] != "]" or row:
+            value, end = decoder.raw_decode(text, at)
+            row += 1
+            yield row, _row(source, value, text[at:end], row_number=row)
+            at = _after_space(text, end)
+            if text[at : at + 1] not in (",", "]"):
+                raise json.JSONDecodeError("Expecting ',' delimiter", text, at)
+            if text[at] == "]":
+                break
+            at = _after_space(text, at + 1)
+        if (at := _after_space(text, at + 1)) < len(text):
+            raise json.JSONDecodeError("Extra data", text, at)
+    except (ValueError, RecursionError) as error:
+        yield row + 1, _not_json(source, text, error, 1)
+
+
+def _after_space(text: str, at: int) -> int:
+    found = _SPACE.match(text, at)
+    assert found
+    return found.end()
+
+
+def _row(source: Source, value: Any, text: str, *, line_number: int | None = None, row_number: int | None = None) -> Row | Problem:
+    """The value, where it is a row. `text` is what it was read from."""
+    if not isinstance(value, dict):
+        what = f"a row is a mapping of columns, not {type(value).__name__}: {str(value)[:80]}"
+        return source.problem(what, line=line_number, row=row_number)
+    if "\\ud" in text or "\\uD" in text:
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            what = r"half a character: a \ud… escape without its other half"
+            return source.problem(f"{what}: {excerpt(text)}", line=line_number, row=row_number)
+    return value
+
+
+def _not_json(source: Source, text: str, error: Exception, line: int) -> Problem:
+    if isinstance(error, json.JSONDecodeError):
+        start = text.rfind("\n", 0, error.pos) + 1
+        shown = excerpt(text[start : start + 1_000_000].partition("\n")[0], error.colno)
+        return source.problem(f"not valid JSON: {error.msg} (column {error.colno}): {shown}", line=line + error.lineno - 1)
+    reason = "nested too deeply" if isinstance(error, RecursionError) else "a number of too many digits"
+    return source.problem(f"not readable as JSON: {reason}: {excerpt(text)}", line=line)
+
+
+def read_text(source: Source) -> Iterator[Found]:
+    """`{"text": …}` of each line that is not blank, of each paragraph, or of the document."""
+    by = source.data.sample_by
+    start, held, broken = 1, list[str](), None
+    for number, line in enumerate(source.lines(), 1):
+        if isinstance(line, Problem):
+            broken = broken or line
+            if by is SampleBy.line:
+                yield number, line
+                broken = None
+            continue
+        blank = not line.strip()
+        if by is SampleBy.line:
+            if not blank:
+                yield number, {"text": line.rstrip("\r\n")}
+        elif blank and by is SampleBy.paragraph:
+            yield from _joined(start, held, broken)
+            held, broken = [], None
+        else:
+            start = start if held else number
+            held.append(line)
+    yield from _joined(start, held, broken)
+
+
+def _joined(start: int, lines: list[str], broken: Problem | None) -> Iterator[Found]:
+    """The lines as one row, unless one of them was no text."""
+    if broken:
+        yield start, broken
+    elif text := "".join(lines).rstrip():
+        yield start, {"text": text.replace("\r\n", "\n")}
+
+
+def read_conll(source: Source) -> Iterator[Found]:
+    """A sentence a row: `{"tokens": […], "tags": […]}` of the first and the last column, or every column under `data.names`."""
+    start, words, broken = 1, list[list[str]](), None
+    for number, line in enumerate(source.lines(), 1):
+        if isinstance(line, Problem):
+            broken = broken or line
+            continue
+        if not line.strip():
+            yield from _sentence(source, start, words, broken)
+            words, broken = [], None
+        elif not line.startswith("-DOCSTART-"):
+            start = start if words else number
+            words.append(line.rstrip("\r\n").split("\t") if "\t" in line else line.split())
+            wanted = len(source.data.names) or 2
+            if len(words[-1]) < wanted or (source.data.names and len(words[-1]) > wanted) or len(words[-1]) != len(words[0]):
+                what = f"{len(words[-1])} columns, not {len(words[0]) if len(words) > 1 else wanted}: {excerpt(line)}"
+                fix = "a line is a token and its tags, a blank line ends the sentence; `data.names` names the columns"
+                broken = broken or source.problem(what, line=number, fix=fix)
+    yield from _sentence(source, start, words, broken)
+
+
+def _sentence(source: Source, start: int, words: list[list[str]], broken: Problem | None) -> Iterator[Found]:
+    """The words of a sentence by column, unless a line of it is broken."""
+    if broken:
+        yield start, broken
+    elif words:
+        columns = [list(c) for c in zip(*words, strict=True)]
+        names = source.data.names
+        yield start, dict(zip(names, columns, strict=True)) if names else {"tokens": columns[0], "tags": columns[-1]}
