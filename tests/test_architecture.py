@@ -16,6 +16,7 @@ LIGHT = (
     "errors registry measures",
     "runs",
     "files schema",
+    "keys",
     "plan",
     "checks estimate",
     "render",

@@ -24,7 +24,7 @@ from tuner.runs import lock, mark_done, read_json, write_json, write_text
 from tuner.summary import summarise
 from tuner.tasks import Task
 from tuner.train.fit import fit
-from tuner.train.tracking import trackers_installed
+from tuner.train.tracking import trackers_ready
 
 
 def execute(run: Run, *, only: tuple[str, ...] = ()) -> None:
@@ -39,7 +39,8 @@ def execute(run: Run, *, only: tuple[str, ...] = ()) -> None:
     if names & {"baseline", "evaluate"}:
         task.check(run, split(run)[1])
     if "train" in names:
-        trackers_installed(run.recipe.tracking)
+        trackers_ready(run.recipe.tracking)
+        task.possible(run)
     for stage in todo:
         if stage.name == "publish":
             summarise(run.plan)

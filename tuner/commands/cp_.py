@@ -83,11 +83,11 @@ def _lost_files(source: Document, target: Path) -> list[str]:
         if not isinstance(value, str):
             continue
         try:
-            old = find_files(value, beside=source.path.parent)
+            old = find_files(value, places=[source.path.parent, Path.cwd()])
         except TuneError:
             continue
         try:
-            same = find_files(value, beside=target.parent) == old
+            same = find_files(value, places=[target.parent, Path.cwd()]) == old
         except TuneError:
             same = False
         if not same:

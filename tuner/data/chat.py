@@ -52,7 +52,7 @@ def _encoder(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[str]], list[E
     if not tokenizer.is_fast:
         fix = "use a model whose tokenizer has a tokenizer.json"
         raise TuneError(f"{type(tokenizer).__name__} gives no character offsets, so masks cannot be made", "model.id", fix)
-    backend: Any = tokenizer.backend_tokenizer  # type: ignore[attr-defined]
+    backend: Any = tokenizer.backend_tokenizer
     backend.no_truncation()
     backend.no_padding()
     return lambda texts: list(backend.encode_batch(texts, add_special_tokens=False))
@@ -89,12 +89,18 @@ def _tokens_in(encoding: Encoding, start: int, end: int) -> Span:
     last = next((t for c in range(end - 1, start - 1, -1) if (t := encoding.char_to_token(c)) is not None), None)
     if first is None or last is None:
         return 0, 0
-    while first <= last and encoding.token_to_chars(first)[0] < start:
+    while first <= last and _start(encoding, first) < start:
         first += 1
-    count = len(encoding.ids)
-    while last < count and encoding.token_to_chars(last) is not None and encoding.token_to_chars(last)[0] < end:
+    while last < len(encoding.ids) and _start(encoding, last) < end:
         last += 1  # a character may be several tokens
     return first, last
+
+
+def _start(encoding: Encoding, token: int) -> int:
+    """The character at which a token starts."""
+    found = encoding.token_to_chars(token)
+    assert found is not None, "no special tokens were added"
+    return int(found[0])
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from tuner.errors import nearest
+
 Row = dict[str, Any]
 Message = dict[str, Any]
 Example = dict[str, Any]
@@ -23,6 +25,7 @@ ROLES = {
     "function": "tool",
     "developer": "system",
 }
+KNOWN = ("system", "user", "assistant", "tool", "ipython", "documents", "context", "critic")  # what templates in use know
 REASONING = ("reasoning_content", "reasoning", "thinking")
 
 
@@ -92,6 +95,9 @@ def message(turn: Any) -> Message:
     named, worded = ("from", "value") if "from" in turn else ("role", "content")
     role = text(turn, named)
     found: Message = {"role": ROLES.get(role, role)}
+    if found["role"] not in KNOWN:
+        guess = nearest(role, [*KNOWN, *ROLES])
+        raise Misfit(f"nobody has the role `{role}`" + (f": did you mean `{guess}`?" if guess else f" (roles: {', '.join(KNOWN[:4])})"))
     if role == "function_call":
         return found | {"content": "", "tool_calls": calls(text(turn, worded))}
     if turn.get("tool_calls"):
@@ -106,6 +112,12 @@ def message(turn: Any) -> Message:
     if turn.get("train") is False or turn.get("weight") == 0:
         found["train"] = False
     return found
+
+
+def is_silent(example: Example) -> bool:
+    """Whether the assistant says nothing in a conversation, though it has a turn."""
+    answers = [m for m in example["messages"] if m["role"] == "assistant"]
+    return bool(answers) and not any(m.get("tool_calls") or str(m["content"]).strip() for m in answers)
 
 
 def calls(said: str) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -146,6 +147,8 @@ def resolver_problem(text: str, dotted: str) -> Problem:
 
 def check_range(spec: dataclasses.Field[Any], value: Any, dotted: str) -> Problem | None:
     """None when the value lies within the field's bounds, else the problem (without its place)."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return Problem(what=f"`{dotted}` must be a finite number, not {value}", fix=f"see `tune explain {dotted}`")
     for bound, limit in spec.metadata["bounds"].items():
         words, holds = BOUNDS[bound]
         if value is not None and not holds(value, limit):

@@ -19,7 +19,7 @@ from tuner.data.load import Rows
 from tuner.data.masks import Masker
 from tuner.data.splits import split
 from tuner.data.store import TokenRows, write_packs, write_rows
-from tuner.data.turns import Example, Message
+from tuner.data.turns import Example, Message, is_silent
 from tuner.errors import BAD_RECIPE, GATE, Problem, TuneError
 from tuner.eval.generate import answers, settings
 from tuner.eval.loss import row_losses
@@ -27,7 +27,7 @@ from tuner.eval.scores import Scored
 from tuner.eval.scores import score as score_answer
 from tuner.model import packed
 from tuner.model.adapt import attach, quantization, wrap
-from tuner.model.load import DTYPES, load_base, load_folder, load_tokenizer
+from tuner.model.load import DTYPES, load_base, load_empty, load_folder, load_tokenizer
 from tuner.runs import write_json
 from tuner.schema.adapter import Full
 from tuner.schema.task import Sft
@@ -55,7 +55,7 @@ def prepare(run: Run, rows: Rows, folder: Path) -> None:
     layout, examples, misfits = _examples(run, rows)
     run.tell(f"the rows are laid out as {layout}")
     tokens = list(tokenize(examples, tokenizer, task))
-    found = audit(tokens, tokenizer, end_of_turn=end_of_turn(tokenizer))
+    found = audit(tokens, tokenizer, end_of_turn=end_of_turn(tokenizer)) | {"rows_without_answer": sum(map(is_silent, examples))}
     gate(found, max_length=task.max_length)
     kept = [row for row in tokens if row.trained.any()]
     write_rows(folder, kept)
@@ -101,7 +101,13 @@ def show(run: Run, rows: Rows, index: int) -> dict[str, Any]:
 
 def check(run: Run, rows: Rows) -> None:
     """Held-out rows are laid out as the recipe says and end with an answer."""
-    _held_out(run, rows)
+    _held_out(run, rows, limit=run.recipe.eval.limit)
+
+
+def possible(run: Run) -> None:
+    """Adapter, padding-free training and packing fit the model, as far as its configuration tells: no weights are read."""
+    quantization(run.recipe.adapter, DTYPES[run.recipe.model.dtype])
+    _padding_free(run, wrap(load_empty(run.recipe.model, progress=run.tell), run.recipe.adapter))
 
 
 def load(run: Run, *, trainable: bool = False, tuned: Path | None = None) -> nn.Module:
@@ -123,7 +129,7 @@ def trainer(run: Run, model: nn.Module, args: TrainingArguments, prepared: Path,
     held_out = None
     if run.recipe.trainer.eval_steps:
         held_out = run.folder / "validation"
-        write_rows(held_out, [row for row, _ in _held_out(run, split(run)[1])])
+        write_rows(held_out, [row for row, _ in _held_out(run, split(run)[1], limit=None)])
     return TokenTrainer(
         model=model,
         args=args,
@@ -161,9 +167,9 @@ def _padding_free(run: Run, model: nn.Module) -> bool:
     return False
 
 
-def _held_out(run: Run, rows: Rows) -> list[tuple[TokenRow, Scored]]:
+def _held_out(run: Run, rows: Rows, *, limit: int | None) -> list[tuple[TokenRow, Scored]]:
     _, examples, _ = _examples(run, rows)
-    found = [e for e in examples if e["messages"][-1]["role"] == "assistant"][: run.recipe.eval.limit]
+    found = [e for e in examples if e["messages"][-1]["role"] == "assistant"][:limit]
     if not found:
         raise TuneError("no held-out conversation ends with an assistant message", "data.eval_path", "the last message is what is measured")
     tokenizer = tokenizer_of(run)
@@ -189,7 +195,7 @@ def _answer(example: Example, masker: Masker) -> str:
 
 def score(run: Run, model: nn.Module, rows: Rows) -> list[Scored]:
     """Loss of every held-out row, and its generated answer scored."""
-    pairs, tokenizer, wanted = _held_out(run, rows), tokenizer_of(run), run.recipe.eval
+    pairs, tokenizer, wanted = _held_out(run, rows, limit=run.recipe.eval.limit), tokenizer_of(run), run.recipe.eval
     with run.progress("held-out loss", len(pairs)) as tick:
         losses = row_losses(model, [tokens for tokens, _ in pairs], tick=tick)
     scored = [row for _, row in pairs]
