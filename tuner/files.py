@@ -100,8 +100,8 @@ def find_files(path: str, *, places: Sequence[Path], form: str = "auto") -> list
             return [os.path.abspath(m) for m in matches]
     parent = tried[0].parent
     guess = nearest(wanted.name, [p.name for p in parent.iterdir()]) if parent.is_dir() else None
-    places = ", ".join(dict.fromkeys(str(p) for p in tried))
-    raise TuneError(f"no such file: {path}", "", (f"did you mean `{wanted.with_name(guess)}`? " if guess else "") + f"tried {places}")
+    looked = ", ".join(dict.fromkeys(str(p) for p in tried))
+    raise TuneError(f"no such file: {path}", "", (f"did you mean `{wanted.with_name(guess)}`? " if guess else "") + f"tried {looked}")
 
 
 def _inside(folder: Path, form: str) -> list[str]:

@@ -103,6 +103,18 @@ def _start(encoding: Encoding, token: int) -> int:
     return int(found[0])
 
 
+def answer_of(example: Example, tokenizer: PreTrainedTokenizerBase) -> str:
+    """What the model should say last: the message's text, or its tool calls as the template writes them."""
+    messages: list[Message] = example["messages"]
+    if not messages[-1].get("tool_calls"):
+        return str(messages[-1]["content"])
+    masker = Masker(tokenizer)
+    text = masker.render(messages, tools=example["tools"])
+    start, end = masker.turns(messages, text, tools=example["tools"])[len(messages) - 1]
+    mark = next((m for m in masker.ends if text[start:end].endswith(m)), "")
+    return text[start:end].removesuffix(mark).strip()
+
+
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str:
     """The text that the template writes after an assistant's last message, without white space: what makes the model stop."""
     return next(iter(Masker(tokenizer).ends), "")

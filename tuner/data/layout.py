@@ -96,6 +96,12 @@ def read_all(rows: Sequence[Row], data: Data, *, place: Callable[[int], str]) ->
     return layout, found, skipped
 
 
+def shared_system(found: list[Example]) -> str | None:
+    """The system message that every conversation opens with, when it is one and the same: what a user of the result should send too."""
+    texts = {str(e["messages"][0]["content"]) if e["messages"][0]["role"] == "system" else None for e in found}
+    return texts.pop() if len(texts) == 1 else None
+
+
 def _columns(shape: Shape, row: Row, given: dict[str, str], *, exact: bool) -> dict[str, str] | None:
     """Our names -> theirs where they differ; None when a needed one is missing."""
     found = dict(given)

@@ -59,7 +59,7 @@ def load_base(
 
 
 def load_empty(model: Model, *, progress: Progress) -> PreTrainedModel:
-    """The base model without weights, on the meta device: its modules and configuration. Raises TuneError (code 4) when it cannot be had."""
+    """The base model without weights, on the meta device: modules and configuration. Raises TuneError (code 4) when it cannot be had."""
     packed.register()
     config = _pretrained(AutoConfig, model, progress=progress)
     with torch.device("meta"):

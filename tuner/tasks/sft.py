@@ -13,13 +13,12 @@ from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, Trai
 
 from tuner.context import Run
 from tuner.data.audit import audit, gate, segments, statistics
-from tuner.data.chat import TokenRow, end_of_turn, tokenize
-from tuner.data.layout import Layout, read_all
+from tuner.data.chat import TokenRow, answer_of, end_of_turn, tokenize
+from tuner.data.layout import Layout, read_all, shared_system
 from tuner.data.load import Rows
-from tuner.data.masks import Masker
 from tuner.data.splits import split
 from tuner.data.store import TokenRows, write_packs, write_rows
-from tuner.data.turns import Example, Message, is_silent
+from tuner.data.turns import Example, is_silent
 from tuner.errors import BAD_RECIPE, GATE, Problem, TuneError
 from tuner.eval.generate import answers, settings
 from tuner.eval.loss import row_losses
@@ -61,7 +60,7 @@ def prepare(run: Run, rows: Rows, folder: Path) -> None:
     write_rows(folder, kept)
     data = run.recipe.data
     source = {"path": data.path, "id": data.id, "format": data.format.value, "shape": layout.shape.value, "columns": layout.columns}
-    facts = {"train": statistics(kept), "eval": {"rows": len(split(run)[1])}, "source": source, "system": _shared_system(examples)}
+    facts = {"train": statistics(kept), "eval": {"rows": len(split(run)[1])}, "source": source, "system": shared_system(examples)}
     if task.packing:
         packs = write_packs(folder, [len(row.ids) for row in kept], task.max_length)
         fill = sum(len(row.ids) for row in kept) / (len(packs) * task.max_length)
@@ -82,12 +81,6 @@ def _examples(run: Run, rows: Rows) -> tuple[Layout, list[Example], list[Problem
     if layout.kind in ("preference", "unpaired"):
         fix = "`data.shape=messages` (or `sharegpt`) learns each conversation whatever its label; or " + fix
     raise TuneError(f"`task: sft` learns from conversations, and these rows are laid out as {layout}", rows.place(0), fix)
-
-
-def _shared_system(found: list[Example]) -> str | None:
-    """The system message that every conversation opens with, when it is one and the same: what a user of the result should send too."""
-    texts = {str(e["messages"][0]["content"]) if e["messages"][0]["role"] == "system" else None for e in found}
-    return texts.pop() if len(texts) == 1 else None
 
 
 def show(run: Run, rows: Rows, index: int) -> dict[str, Any]:
@@ -177,20 +170,8 @@ def _held_out(run: Run, rows: Rows, *, limit: int | None) -> list[tuple[TokenRow
     if not any(row.trained[1:].any() for row in tokens):
         what = f"no token of {len(tokens)} held-out rows would be measured: all of them are cut before the answer"
         raise TuneError(what, "task.max_length", f"raise it (now {_task(run).max_length} tokens) or shorten the rows", code=GATE)
-    masker = Masker(tokenizer)
-    scored = [Scored(prompt=e["messages"][:-1], reference=_answer(e, masker), tools=e["tools"]) for e in found]
+    scored = [Scored(prompt=e["messages"][:-1], reference=answer_of(e, tokenizer), tools=e["tools"]) for e in found]
     return list(zip(tokens, scored, strict=True))
-
-
-def _answer(example: Example, masker: Masker) -> str:
-    """What the model should say last: the message's text, or its tool calls as the template writes them."""
-    messages: list[Message] = example["messages"]
-    if not messages[-1].get("tool_calls"):
-        return str(messages[-1]["content"])
-    text = masker.render(messages, tools=example["tools"])
-    start, end = masker.turns(messages, text, tools=example["tools"])[len(messages) - 1]
-    mark = next((m for m in masker.ends if text[start:end].endswith(m)), "")
-    return text[start:end].removesuffix(mark).strip()
 
 
 def score(run: Run, model: nn.Module, rows: Rows) -> list[Scored]:
