@@ -12,7 +12,7 @@ from tuner.data.splits import split
 from tuner.errors import OK, TuneError
 from tuner.pipeline import execute
 from tuner.registry import load
-from tuner.render import number, out, print_error, print_json
+from tuner.render import number, out, print_error, print_json, shorten
 from tuner.runs import read_json
 from tuner.tasks import Task
 
@@ -50,9 +50,8 @@ def report(run: Run, *, row: int, as_json: bool) -> int:
 def _print_row(shown: dict[str, Any]) -> None:
     """The place of a row, then its text: what is trained in green (in double brackets where there is no colour)."""
     facts = f"{shown['tokens']} tokens, {shown['supervised_tokens']} trained" + (", cut" if shown["truncated"] else "")
-    out.print(f"[bold]{shown['place']}[/]  {facts}", highlight=False)
+    out.print(f"[bold]{shorten(shown['place'])}[/]  {facts}", highlight=False)
     print_segments(shown["segments"])
-    out.print()
 
 
 def print_segments(segments: list[dict[str, Any]]) -> None:

@@ -61,10 +61,13 @@ class Masker:
     @cached_property
     def parts(self) -> bool:
         """Whether the template wants a message's text in parts (`[{"type": "text", …}]`), as those of many models that see images do."""
-        said = [{"role": "user", "content": "A question?"}]
+        said = {"role": "user", "content": "A question?"}
         with contextlib.suppress(TemplateError, TypeError, ValueError):
-            return "A question?" not in self._render(said, None, False)
-        return True
+            if "A question?" in self._render([said], None, False):
+                return False
+        with contextlib.suppress(TemplateError, TypeError, ValueError):
+            return "A question?" in self._render([in_parts(said)], None, False)
+        return False
 
     @cached_property
     def prompt(self) -> str:
@@ -184,7 +187,9 @@ class Masker:
             elif messages[index].get("tool_calls"):  # another mark ends a call (gpt-oss), or none does
                 until = self.render(messages[: index + 1], tools=tools).rstrip()
                 end = len(until) if text.startswith(until) else end
-            found[index] = (opened + len(self.opening) if opened >= 0 else start, end)
+            # Without an opening the answer's first token may begin with the space before it.
+            begins = opened + len(self.opening) if opened >= 0 else glue_start + len(text[glue_start:start].rstrip())
+            found[index] = (begins, end)
         return found
 
     def _by_prefix(self, messages: list[Message], text: str, tools: list[Any] | None) -> dict[int, Span]:

@@ -69,6 +69,8 @@ def compose(name: str, overrides: list[str], *, rules: tuple[Rule, ...] = ()) ->
         problems += [Problem(what=what, where=reading.where(key), fix=fix) for key, what, fix in rule(recipe)]
     if problems:
         raise TuneError(problems=problems)
+    if recipe.data.eval_path and reading.rank("data.path") > reading.rank("data.eval_path"):
+        reading.notes.append(f"held-out rows stay those of {reading.where('data.eval_path')}: {recipe.data.eval_path} (`data.eval_path=…`)")
     return Composed(recipe=recipe, reading=reading)
 
 

@@ -44,6 +44,10 @@ class Reading:
                 return layer.document.where(strip_group(layer, key)) if layer.document else layer.origin
         return "default"
 
+    def rank(self, key: str) -> int:
+        """Which layer sets a key; -1 for a default."""
+        return max((i for i, layer in enumerate(self.layers) if contains(layer.data, key)), default=-1)
+
     def folder(self, key: str) -> Path | None:
         """The folder of the file that sets a key; None for the command line, and for a default."""
         layer = next((la for la in reversed(self.layers) if contains(la.data, key)), None)
