@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 from typing import Any
 
@@ -13,7 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from tests.lab import tiny_model, tiny_tokenizer
 from tuner.data.audit import MOST_BARS, audit, gate, histogram, segments, statistics
-from tuner.data.chat import CHATML, TokenRow, end_of_turn, ensure_template, prompt_ids, tokenize
+from tuner.data.chat import CHATML, TokenRow, answer_of, end_of_turn, ensure_template, prompt_ids, tokenize
 from tuner.data.masks import Masker
 from tuner.data.turns import Message
 from tuner.errors import TuneError
@@ -295,3 +296,26 @@ def test_every_length_is_in_one_bar(lengths: list[int]) -> None:
     assert max(lengths) <= bars[-1][0]
     assert bars[0][1] > 0, "the axis begins where the rows do"
     assert bars[-1][1] > 0, "and ends where they end"
+
+
+def test_tools_are_written_as_text_where_the_template_knows_none() -> None:
+    call = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Ulm"}}}
+    said = [
+        *say("s: be brief", "u: weather?"),
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        *say("t: sunny", "a: it is sunny"),
+    ]
+    tools = [{"type": "function", "function": {"name": "weather"}}]
+    tokenizer = tiny_tokenizer()
+    (row,) = tokenize([{"messages": said, "tools": tools}], tokenizer, Sft())
+    written = '<tool_call>\n{"name": "weather", "arguments": {"city": "Ulm"}}\n</tool_call>'
+    assert runs(row) == [written + END, "it is sunny" + END]
+    text = tokenizer.decode(row.ids.tolist())
+    assert text.startswith("<|im_start|>system\nbe brief\n\n")
+    assert json.dumps(tools[0]) in text
+    assert "<|im_start|>user\n<tool_response>\nsunny\n</tool_response><|im_end|>" in text
+    without_system = {"messages": said[1:], "tools": tools}
+    (row,) = tokenize([without_system | {"messages": [said[1], said[2] | {"train": False}, *said[3:]]}], tokenizer, Sft())
+    assert runs(row) == ["it is sunny" + END], "the flag stays with its message though a system message is put in front"
+    assert answer_of({"messages": said[:3], "tools": tools}, tokenizer) == written
+    assert tokenizer.decode(prompt_ids(said[:2], tokenizer, tools=tools)).endswith("weather?<|im_end|>\n<|im_start|>assistant\n")

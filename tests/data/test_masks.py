@@ -19,6 +19,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from tests.conftest import ROOT
 from tests.lab import tiny_tokenizer
 from tuner.data.masks import Masker
+from tuner.data.tools import written_out
 from tuner.errors import TuneError
 
 SHARED = ROOT.parent / "shared" / "data"
@@ -169,7 +170,7 @@ def test_real_conversations_against_the_reference(name: str) -> None:
     for row in rows:
         example = layout.read(row)
         messages = example.get("messages") or [*example["prompt"], *(example.get("chosen") or example["completion"])]
-        turns += assert_as_by_change(masker, messages)
+        turns += assert_as_by_change(masker, written_out(messages, example.get("tools")))
     assert turns >= 150
 
 

@@ -16,6 +16,7 @@ from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
 from tuner.data.masks import Masker, Span
+from tuner.data.tools import written_out
 from tuner.data.turns import Example, Message
 from tuner.errors import TuneError
 from tuner.schema.task import LossOn, Sft
@@ -60,17 +61,27 @@ def _encoder(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[str]], list[E
 
 def render(example: Example, masker: Masker, loss_on: LossOn) -> tuple[str, list[Span]]:
     """(the conversation as the template writes it, the characters of it that are trained)."""
-    messages = [{k: v for k, v in m.items() if k != "train"} if "train" in m else m for m in example["messages"]]
-    text = masker.render(messages, tools=example["tools"])
+    flags = [m.get("train", True) for m in example["messages"]]
+    messages, tools = fitted([{k: v for k, v in m.items() if k != "train"} for m in example["messages"]], example["tools"], masker)
+    text = masker.render(messages, tools=tools)
     if loss_on is LossOn.all:
         return text, [(0, len(text))]
-    turns = masker.turns(messages, text, tools=example["tools"])
+    added = len(messages) - len(flags)
+    turns = {i - added: span for i, span in masker.turns(messages, text, tools=tools).items()}
     if loss_on is LossOn.last_assistant:
         turns = {i: turns[i] for i in sorted(turns)[-1:]}
     if loss_on is LossOn.completion:
         answers = example.get("answers_from", max(turns, default=0))
         turns = {i: span for i, span in turns.items() if i >= answers}
-    return text, [span for i, span in turns.items() if example["messages"][i].get("train", True)]
+    return text, [span for i, span in turns.items() if flags[i]]
+
+
+def fitted(messages: list[Message], tools: list[Any] | None, masker: Masker) -> tuple[list[Message], list[Any] | None]:
+    """A conversation as the template can write it: tools, calls and results as plain text where it knows none."""
+    speaks_of_tools = bool(tools) or any(m.get("tool_calls") for m in messages)
+    if not speaks_of_tools or masker.knows_tools:
+        return messages, tools
+    return written_out(messages, tools), None
 
 
 def _mask(encoding: Encoding, spans: list[Span], max_length: int) -> TokenRow:
@@ -105,12 +116,12 @@ def _start(encoding: Encoding, token: int) -> int:
 
 def answer_of(example: Example, tokenizer: PreTrainedTokenizerBase) -> str:
     """What the model should say last: the message's text, or its tool calls as the template writes them."""
-    messages: list[Message] = example["messages"]
-    if not messages[-1].get("tool_calls"):
-        return str(messages[-1]["content"])
+    if not example["messages"][-1].get("tool_calls"):
+        return str(example["messages"][-1]["content"])
     masker = Masker(tokenizer)
-    text = masker.render(messages, tools=example["tools"])
-    start, end = masker.turns(messages, text, tools=example["tools"])[len(messages) - 1]
+    messages, tools = fitted(example["messages"], example["tools"], masker)
+    text = masker.render(messages, tools=tools)
+    start, end = masker.turns(messages, text, tools=tools)[len(messages) - 1]
     mark = next((m for m in masker.ends if text[start:end].endswith(m)), "")
     return text[start:end].removesuffix(mark).strip()
 
@@ -133,5 +144,7 @@ def ensure_template(tokenizer: PreTrainedTokenizerBase, template: str | None) ->
 
 def prompt_ids(messages: list[Message], tokenizer: PreTrainedTokenizerBase, *, tools: list[Any] | None = None) -> list[int]:
     """Token ids of a conversation up to the assistant's turn: the serving path's input."""
-    encoded: Any = tokenizer(Masker(tokenizer).render(messages, tools=tools, prompt=True), add_special_tokens=False)
+    masker = Masker(tokenizer)
+    messages, tools = fitted(messages, tools, masker)
+    encoded: Any = tokenizer(masker.render(messages, tools=tools, prompt=True), add_special_tokens=False)
     return list(encoded["input_ids"])

@@ -70,6 +70,15 @@ class Masker:
         return False
 
     @cached_property
+    def knows_tools(self) -> bool:
+        """Whether the template writes an assistant's tool calls."""
+        call = {"type": "function", "function": {"name": "look_it_up", "arguments": {}}}
+        said: list[Message] = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
+        with contextlib.suppress(TuneError):
+            return "look_it_up" in self.render(said)
+        return False
+
+    @cached_property
     def prompt(self) -> str:
         """What the template writes to open an assistant's turn."""
         said = [{"role": "user", "content": "A question?"}]

@@ -16,6 +16,7 @@ from tuner.data.audit import audit, gate, segments, statistics
 from tuner.data.chat import TokenRow, answer_of, end_of_turn, tokenize
 from tuner.data.layout import Layout, read_all, shared_system
 from tuner.data.load import Rows
+from tuner.data.masks import Masker
 from tuner.data.splits import split
 from tuner.data.store import TokenRows, write_packs, write_rows
 from tuner.data.turns import Example, is_silent
@@ -53,6 +54,8 @@ def prepare(run: Run, rows: Rows, folder: Path) -> None:
     tokenizer = tokenizer_of(run)
     layout, examples, misfits = _examples(run, rows)
     run.tell(f"the rows are laid out as {layout}")
+    if any(e["tools"] for e in examples) and not Masker(tokenizer).knows_tools:
+        run.tell("the model's chat template knows no tools: they are written as text, calls as <tool_call>{…}</tool_call>")
     tokens = list(tokenize(examples, tokenizer, task))
     found = audit(tokens, tokenizer, end_of_turn=end_of_turn(tokenizer)) | {"rows_without_answer": sum(map(is_silent, examples))}
     gate(found, max_length=task.max_length)
