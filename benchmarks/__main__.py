@@ -1,4 +1,4 @@
-"""`python -m benchmarks [startup|first-step|quickstart] [--repeats N]`: what README and docs claim, measured here and now."""
+"""`python -m benchmarks [startup|first-step|quickstart|data-prep] [--repeats N]`: what README and docs claim, measured here and now."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+import numpy as np
 
 from benchmarks.runner import Job, compare, report, run
 
@@ -127,9 +129,35 @@ def quickstart(repeats: int) -> None:
             (RESULTS / "quickstart.json").write_text(text + "\n")
 
 
+def data_prep(repeats: int) -> None:
+    """The same rows prepared (rendered, tokenized, masked, packed) by us and by TRL; the token ids and masks must be equal."""
+    model = json.loads(subprocess_output([sys.executable, "-c", _MODEL]))["path"]
+    talks = [json.loads(line)["messages"] for line in (ROOT / "tuner/conf/data/tickets/train.jsonl").read_text().splitlines()]
+    single = [[m[0], {"role": "user", "content": f"{m[1]['content']} ({i})"}, m[2]] for i in range(4) for m in talks]
+    several = [[m[0], *(x for n in range(6) for x in talks[(i + 37 * n) % len(talks)][1:])] for i, m in enumerate(talks)]
+    found = {}
+    with tempfile.TemporaryDirectory(prefix="tune-bench-") as folder:
+        for name, rows in {"single turn": single, "six turns": several}.items():
+            path = Path(folder) / "rows.jsonl"
+            path.write_text("".join(json.dumps({"messages": m}) + "\n" for m in rows))
+            samples: dict[str, list[dict[str, float]]] = {"tune": [], "trl": []}
+            for _ in range(repeats):
+                for side, taken in samples.items():
+                    argv = [sys.executable, "-m", "benchmarks.prep", side, str(path), model, f"{folder}/{side}.npz"]
+                    taken.append(json.loads(subprocess_output(argv)))
+            ours, theirs = (np.load(f"{folder}/{side}.npz") for side in samples)
+            different = sum(int(not np.array_equal(ours[key], theirs[key])) for key in ("ids", "trained"))
+            best = {side: min(taken, key=lambda s: s["cpu_s"]) for side, taken in samples.items()}
+            ratios = {key: round(best["trl"][key] / best["tune"][key], 2) for key in ("cpu_s", "wall_s")}
+            found[name] = best | {"ratio": ratios, "different arrays": different}
+            print(f"{name}: {found[name]}")
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / "data-prep.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
 def main() -> None:
     """Run what is named, or all."""
-    parts = {"startup": startup, "first-step": first_step, "quickstart": quickstart}
+    parts = {"startup": startup, "first-step": first_step, "quickstart": quickstart, "data-prep": data_prep}
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*parts, []], default=[])
     parser.add_argument("--repeats", type=int, default=3)
