@@ -1,7 +1,8 @@
 """Writes the quickstart's data, customer messages and their JSON tickets: `python scripts/make_tickets.py` (or `--check` to compare only).
 
-The wording lives in `tickets.json`, one pool for training and one for evaluation. The two share no clause, product or name, so that a
-good score on eval.jsonl means sentences, things and people that the model has not seen. One row (shortened):
+The wording lives in `tickets.json`: a pool to train on, one to choose settings by (`dev`), and one, by an author who saw neither, for the
+final score (`eval`). No two of them share a clause, product or name, so that a good score on eval.jsonl means sentences, things and
+people that neither the model nor whoever set it up has seen. One row (shortened):
 
     {"messages": [{"role": "system", "content": "Reply only with JSON: ..."},
                   {"role": "user", "content": "The desk lamp has still not arrived. No rush.\\nThanks, Priya Raman"},
@@ -16,6 +17,7 @@ import random
 import re
 import sys
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +29,12 @@ INTENTS = ["refund", "exchange", "repair", "delivery", "billing", "cancel"]
 URGENCIES = ["low", "normal", "high"]
 KEYS = ["intent", "product", "urgency", "customer"]
 SYSTEM = f"Reply only with JSON: intent ({', '.join(INTENTS)}), product, urgency ({', '.join(URGENCIES)}), customer (name or null)."
-ROWS = {"train": 900, "eval": 126}
-SEEDS = {"train": 1, "eval": 2}
+ROWS = {"train": 900, "dev": 126, "eval": 126}
+SEEDS = {"train": 1, "dev": 2, "eval": 3}
 
 SITUATION = {"delivery": "ordered", "cancel": "ordered"}  # the others own the thing already
 TYPOS = {"please": "pleas", "the": "teh", "and": "adn", "wrong": "worng", "would": "woud", "with": "wiht", "have": "hvae"}
-SHARED_WORDS = 5  # no run of this many words may stand in both files
+SHARED_WORDS = 5  # no run of this many words may stand in two files
 
 Row = dict[str, list[dict[str, str]]]
 
@@ -87,7 +89,7 @@ def row(pool: dict[str, Any], intent: str, urgency: str, rng: random.Random) -> 
 
 
 def rows(split: str) -> list[Row]:
-    """All rows of `train` or `eval`: every pair of intent and urgency equally often, no message twice, in a seeded order."""
+    """All rows of a split: every pair of intent and urgency equally often, no message twice, in a seeded order."""
     rng = random.Random(SEEDS[split])
     pairs = [(intent, urgency) for intent in INTENTS for urgency in URGENCIES]
     found: dict[str, Row] = {}
@@ -127,19 +129,25 @@ def _runs(split: str) -> set[tuple[str, ...]]:
     return runs
 
 
-def separation(train_rows: list[Row], eval_rows: list[Row]) -> list[str]:
-    """What the two files share though they must not, one line each; empty when the evaluation rows are truly unseen."""
-    shared = [f"five words in both pools: {' '.join(run)}" for run in sorted(_runs("train") & _runs("eval"))]
-    for split, other_rows in (("train", eval_rows), ("eval", train_rows)):
-        other = "\n".join(_messages(other_rows))
+def separation(one: str, its_rows: list[Row], other: str, other_rows: list[Row]) -> list[str]:
+    """What two splits share though they must not, one line each; empty when the rows of one are truly unseen in the other."""
+    shared = [f"five words in both {one} and {other}: {' '.join(run)}" for run in sorted(_runs(one) & _runs(other))]
+    for split, foreign in ((one, other_rows), (other, its_rows)):
+        text = "\n".join(_messages(foreign))
         pool = POOLS[split]
-        for text in clauses(split):
-            if _pattern(text).search(other):
-                shared.append(f"clause of {split} in the other file: {text}")
-        for text in (*pool["brands"], *pool["products"], *pool["first_names"], *pool["last_names"]):
-            if re.search(rf"\b{re.escape(text)}\b", other, re.IGNORECASE):
-                shared.append(f"slot value of {split} in the other file: {text}")
+        for clause in clauses(split):
+            if _pattern(clause).search(text):
+                shared.append(f"clause of {split} in another file: {clause}")
+        for value in (*pool["brands"], *pool["products"], *pool["first_names"], *pool["last_names"]):
+            if re.search(rf"\b{re.escape(value)}\b", text, re.IGNORECASE):
+                shared.append(f"slot value of {split} in another file: {value}")
     return shared
+
+
+def overlaps() -> list[str]:
+    """`separation` of every two splits as they are made now."""
+    made = {split: rows(split) for split in ROWS}
+    return [line for one, other in combinations(ROWS, 2) for line in separation(one, made[one], other, made[other])]
 
 
 def render(split: str) -> str:
@@ -151,7 +159,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a file differs or the pools overlap")
     check = parser.parse_args().check
-    problems = separation(rows("train"), rows("eval"))
+    problems = overlaps()
     for split in ROWS:
         path = OUT / f"{split}.jsonl"
         text = render(split)

@@ -16,6 +16,7 @@ LIGHT = (
     "errors registry measures",
     "runs",
     "files schema",
+    "keys",
     "plan",
     "checks estimate",
     "render",
@@ -31,6 +32,7 @@ HEAVY = (
     "train eval export hub",
     "tasks summary",
     "pipeline serve",
+    "preview",
     "checkup",
     "worker",
 )

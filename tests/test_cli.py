@@ -50,6 +50,12 @@ def tune(*args: str, cwd: Path | None = None, **environment: str) -> subprocess.
         (["explain", "lerning_rate"], 2, "trainer.learning_rate"),
         (["rm", "nothing", "--yes"], 2, "no run called"),
         (["cp", "quickstart", "mine.yaml"], 2, "already there"),
+        (["cp", "quickstart", "x.yaml", "--json"], 2, "this verb takes no flags"),
+        (["completion", "bash", "--json"], 2, "this verb takes no flags"),
+        (["try", "./nix", "hi"], 2, "there is no such folder: ./nix"),
+        (["try", "custom", "hi"], 2, "`tune try owner/name`"),
+        (["try", "./", "hi"], 2, "there is no model and no run in ./"),
+        (["try", "smollm2-135m", "", "--json"], 2, "`--json` needs a prompt"),
         (["recipe=quickstart", "output_dir=/proc/nothing"], 4, "cannot write"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else str(v),
@@ -168,6 +174,14 @@ def test_ctrl_c_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(load("tuner.commands.gc_"), "main", interrupt)
     assert main(["gc"]) == 130
+
+
+@pytest.mark.parametrize("args", ["show recipe=mine.yaml", "ls --json", "recipe=mine.yaml dry_run=true", "cp mine.yaml x.yaml"])
+def test_a_reader_that_never_reads_is_no_error(args: str, project: Path) -> None:
+    line = f'(sleep 0.1; exec "{sys.executable}" -m tuner {args}) | true; echo ${{PIPESTATUS[0]}}'
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    answer = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False, env=environment, cwd=project)
+    assert (answer.stdout, answer.stderr) == ("0\n", "")
 
 
 def test_a_reader_that_stops_reading_is_no_error(project: Path) -> None:

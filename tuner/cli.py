@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from tuner.commands import VERBS
@@ -63,7 +64,9 @@ def dispatch(args: list[str], *, debug: bool) -> int:
                 f"tune {verb} {VERBS[verb][0]}\n  {VERBS[verb][1]}\n\n{(load(f'tuner.commands.{verb}_').__doc__ or '').strip()}\n"
             )
             return 0
-        return int(load(f"tuner.commands.{verb}_").main(args))
+        code = int(load(f"tuner.commands.{verb}_").main(args))
+        sys.stdout.flush()
+        return code
     except TuneError as error:
         if debug:
             raise
@@ -73,7 +76,8 @@ def dispatch(args: list[str], *, debug: bool) -> int:
         return error.code
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # the reader is gone (`tune show … | head -1`), as Python or as rich says it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered would fail when Python ends
         sys.stderr.close()
         return 0
     except Exception as error:

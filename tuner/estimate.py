@@ -17,6 +17,7 @@ from tuner.schema.recipe import Recipe
 from tuner.schema.trainer import Optim
 
 BYTES = {Dtype.bfloat16: 2, Dtype.float16: 2, Dtype.float32: 4}
+PROCESS_BYTES = 1.3e9  # torch, Transformers and what they keep: 1.2 to 1.9 GB beyond the sum below were seen on a CPU
 CHARACTERS_PER_TOKEN = 4.0
 # What a trained parameter costs beside itself: gradient, and the optimizer's moments (all in fp32).
 STATES = {Optim.adamw_torch: 3, Optim.adamw_torch_fused: 3, Optim.adafactor: 1, Optim.sgd: 1}
@@ -165,4 +166,4 @@ def _memory(recipe: Recipe, shape: dict[str, Any], trainable: int, tokens_per_ro
     )
     activations = tokens * kept * shape["num_hidden_layers"] * 2
     logits = tokens * 0.4 * shape["vocab_size"] * 4
-    return int(weights + states + activations + logits)
+    return int(PROCESS_BYTES + weights + states + activations + logits)

@@ -35,7 +35,7 @@ COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 MEDIA = ("images", "audio")
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")  # columns of the media files beside them
 _REMOTE = re.compile(r"(?!file:)[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-_SHIPPED_DATA = Path(__file__).resolve().parent / "conf" / "data"
+SHIPPED_DATA = Path(__file__).resolve().parent / "conf" / "data"
 
 
 def cache_dir() -> Path:
@@ -79,8 +79,8 @@ def is_remote(path: str) -> bool:
     return bool(_REMOTE.match(path))
 
 
-def find_files(path: str, *, beside: Path, form: str = "auto") -> list[str]:
-    """Files that a data path stands for: a file, a glob or a folder, looked up from here, `beside` the recipe, then in the shipped sets.
+def find_files(path: str, *, places: Sequence[Path], form: str = "auto") -> list[str]:
+    """Files that a data path stands for: a file, a glob or a folder, looked up from each of `places`, then in the shipped sets.
 
     A URL is kept as it is. Of a folder, `form` says which files are meant, where it holds several kinds.
     Raises TuneError (code 2) with the places that were tried and the nearest file name.
@@ -88,7 +88,7 @@ def find_files(path: str, *, beside: Path, form: str = "auto") -> list[str]:
     if is_remote(path):
         return [path]
     wanted = Path(path.removeprefix("file://")).expanduser()
-    tried = [wanted] if wanted.is_absolute() else [Path.cwd() / wanted, beside / wanted, _SHIPPED_DATA / wanted]
+    tried = [wanted] if wanted.is_absolute() else [place / wanted for place in (*places, SHIPPED_DATA)]
     for candidate in tried:
         if candidate.is_file():
             return [os.path.abspath(candidate)]  # a link keeps its name: in a Hub cache only that has the ending
@@ -100,8 +100,8 @@ def find_files(path: str, *, beside: Path, form: str = "auto") -> list[str]:
             return [os.path.abspath(m) for m in matches]
     parent = tried[0].parent
     guess = nearest(wanted.name, [p.name for p in parent.iterdir()]) if parent.is_dir() else None
-    places = ", ".join(dict.fromkeys(str(p) for p in tried))
-    raise TuneError(f"no such file: {path}", "", (f"did you mean `{wanted.with_name(guess)}`? " if guess else "") + f"tried {places}")
+    looked = ", ".join(dict.fromkeys(str(p) for p in tried))
+    raise TuneError(f"no such file: {path}", "", (f"did you mean `{wanted.with_name(guess)}`? " if guess else "") + f"tried {looked}")
 
 
 def _inside(folder: Path, form: str) -> list[str]:

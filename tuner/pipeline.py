@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,7 +24,7 @@ from tuner.runs import lock, mark_done, read_json, write_json, write_text
 from tuner.summary import summarise
 from tuner.tasks import Task
 from tuner.train.fit import fit
-from tuner.train.tracking import trackers_installed
+from tuner.train.tracking import trackers_ready
 
 
 def execute(run: Run, *, only: tuple[str, ...] = ()) -> None:
@@ -38,17 +39,22 @@ def execute(run: Run, *, only: tuple[str, ...] = ()) -> None:
     if names & {"baseline", "evaluate"}:
         task.check(run, split(run)[1])
     if "train" in names:
-        trackers_installed(run.recipe.tracking)
+        trackers_ready(run.recipe.tracking)
+        task.possible(run)
     for stage in todo:
         if stage.name == "publish":
             summarise(run.plan)
         if stage.name in SHARED:
-            with lock(Path(stage.folder), wait=True):
+            with lock(Path(stage.folder), wait=partial(_waiting, run, stage)):
                 _do(run, task, stage)
         else:
             _do(run, task, stage)
     if "publish" not in names and names & {"train", "evaluate"}:
         summarise(run.plan)
+
+
+def _waiting(run: Run, stage: Stage, holder: str) -> None:
+    run.tell(f"{stage.name}: waiting for {holder}, which is doing the same")
 
 
 def _do(run: Run, task: Task, stage: Stage) -> None:
@@ -58,7 +64,9 @@ def _do(run: Run, task: Task, stage: Stage) -> None:
     run.tell(f"{stage.name} …")
     result = STAGES[stage.name](run, task)
     seconds = time.perf_counter() - started
-    mark_done(Path(stage.folder), stage.name, stage.key, {"seconds": round(seconds, 1), **result})
+    seconds += result.pop("seconds_before", 0.0)
+    files = [p for p in map(Path, result.pop("files", ())) if p.is_file()]
+    mark_done(Path(stage.folder), stage.name, stage.key, {"seconds": round(seconds, 1), **result}, files=files)
     run.tell(f"{stage.name} done in {clock(seconds)}")
 
 
@@ -68,14 +76,15 @@ def prepare_stage(run: Run, task: Task) -> dict[str, Any]:
     folder = run.stage_folder("prepare")
     task.prepare(run, train, folder)
     found = read_json(folder / "audit.json")
-    return {"rows": found["rows"], "tokens": found["tokens"]}
+    return {"rows": found["rows"], "tokens": found["tokens"], "files": [p for p in folder.iterdir() if p.suffix in (".npy", ".json")]}
 
 
 def baseline_stage(run: Run, task: Task) -> dict[str, Any]:
     """The base model on the held-out rows."""
     rows = _measure(run, task, None)
-    write_rows(run.stage_folder("baseline") / "rows.jsonl", rows)
-    return {"metrics": summary(rows)}
+    path = run.stage_folder("baseline") / "rows.jsonl"
+    write_rows(path, rows)
+    return {"metrics": summary(rows), "files": [path]}
 
 
 def train_stage(run: Run, task: Task) -> dict[str, Any]:
@@ -106,7 +115,7 @@ def evaluate_stage(run: Run, task: Task) -> dict[str, Any]:
     ]
     write_text(folder / "rows.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     write_json(folder / "metrics.json", found)
-    return {"metrics": found["tuned"]}
+    return {"metrics": found["tuned"], "files": [folder / "rows.jsonl", folder / "metrics.json"]}
 
 
 def publish_stage(run: Run, task: Task) -> dict[str, Any]:
@@ -132,4 +141,5 @@ def write_rows(path: Path, rows: list[Scored]) -> None:
 
 def read_rows(path: Path) -> list[Scored]:
     """What `write_rows` wrote."""
-    return [Scored(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    with path.open(encoding="utf-8") as stream:  # not splitlines(): a text may hold U+2028, which JSON does not escape
+        return [Scored(**json.loads(line)) for line in stream]

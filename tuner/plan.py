@@ -1,16 +1,11 @@
 """The frozen Plan: stages with content keys, and all that a worker needs. `make_plan(composed)` needs no torch, no network.
 
-    key = sha256(stage, its version, keys of the stages it needs, the recipe values that affect it, the content of local files)
-
-Only values that differ from the schema's default are hashed, so a release that adds a field leaves old keys as they were; a release that
-changes a default or what a stage means raises that stage's number in VERSIONS.
+What makes a stage's key is told in keys.py.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,14 +13,14 @@ from typing import Any
 import tuner
 from tuner.errors import TuneError
 from tuner.files import find_files, hashes, model_files
+from tuner.keys import content_key
 from tuner.runs import is_done, read_json, write_json
-from tuner.schema.base import STAGES, Section, default_of, flat, plain
+from tuner.schema.base import STAGES, flat, plain
 from tuner.schema.compose import Composed
 from tuner.schema.model import Source
 from tuner.schema.recipe import Recipe, from_plain
 
 FORMAT = 1
-VERSIONS = {"prepare": 1, "baseline": 1, "train": 1, "evaluate": 1, "publish": 1}
 SHARED = ("prepare", "baseline")
 
 
@@ -76,7 +71,9 @@ class Plan:
     def load_recipe(self) -> Recipe:
         """The recipe as typed dataclasses. Raises TuneError (code 2) when another version of tune wrote it, with other keys."""
         try:
-            return from_plain(self.recipe)
+            recipe = from_plain(self.recipe)
+            recipe.model.chat_template = next(iter(self.files.get("model.chat_template", ())), recipe.model.chat_template)
+            return recipe
         except (KeyError, TypeError) as error:
             what = f"this is tune {tuner.__version__}, the plan was written by {self.tuner}: {type(error).__name__} {error}"
             raise TuneError("the plan does not fit this version", self.folder, f"{what}; run its recipe again") from error
@@ -93,7 +90,20 @@ def read_plan(path: Path) -> Plan:
         fix = f"upgrade: this is tuner {tuner.__version__}, the plan was written by {values.get('tuner')}"
         raise TuneError(f"the plan has format {values['format']}, newer than {FORMAT}", str(path), fix)
     stages = tuple(Stage(**(s | {"needs": tuple(s["needs"])})) for s in values.pop("stages"))
-    return Plan(**values, stages=stages)
+    plan = Plan(**values, stages=stages)
+    return _moved(plan, path.parent) if path.name == "plan.json" and path.with_name("stages").is_dir() else plan
+
+
+def _moved(plan: Plan, folder: Path) -> Plan:
+    """The plan of a run folder that may have been moved or copied since: its stages are looked up where it lies now."""
+    folder = folder.absolute()
+    if str(folder) == plan.folder:
+        return plan
+    beside = folder.parent.parent / ".cache"
+    places = {s.name: beside / f"{s.name}-{s.key}" if s.name in SHARED else folder for s in plan.stages}
+    return dataclasses.replace(
+        plan, folder=str(folder), stages=tuple(dataclasses.replace(s, folder=str(places[s.name])) for s in plan.stages)
+    )
 
 
 def make_plan(composed: Composed) -> Plan:
@@ -134,44 +144,26 @@ def _stages(recipe: Recipe, content: dict[str, list[str]], *, fixed: dict[str, s
     needs = {name: tuple(n for n in inputs if n not in left_out) for name, inputs in STAGES.items() if name not in left_out}
     keys: dict[str, str] = {}
     for name, inputs in needs.items():
-        keys[name] = fixed.get(name) or _key(name, [keys[i] for i in inputs], key_values(recipe, name) | _world(recipe, name, content))
+        keys[name] = fixed.get(name) or content_key(recipe, name, [keys[i] for i in inputs], content)
     run = output / str(recipe.name) / keys["train"]
     places = {n: output / ".cache" / f"{n}-{keys[n]}" if n in SHARED else run for n in needs}
     return tuple(Stage(name=n, key=keys[n], needs=i, folder=str(places[n])) for n, i in needs.items())
 
 
-def _key(stage: str, inputs: list[str], values: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps([stage, VERSIONS[stage], inputs, values], sort_keys=True).encode()).hexdigest()[:12]
-
-
-def key_values(recipe: Recipe, stage: str) -> dict[str, Any]:
-    """The recipe values that enter a stage's key: those that affect it and differ from their default, and the variants."""
-    found: dict[str, Any] = {}
-
-    def visit(section: Section, prefix: str) -> None:
-        for spec in dataclasses.fields(section):
-            value = getattr(section, spec.name)
-            if isinstance(value, Section):
-                if value.kind and stage in value.variant_affects.split():
-                    found[f"{prefix}{spec.name}"] = value.kind
-                visit(value, f"{prefix}{spec.name}.")
-            elif stage in spec.metadata["affects"] and value != default_of(spec):
-                found[f"{prefix}{spec.name}"] = plain(value)
-
-    visit(recipe, "")
-    return found
-
-
 def _find(composed: Composed) -> dict[str, list[str]]:
     """Absolute paths of every local file the recipe names, by recipe key. All that are missing are reported together."""
     recipe, reading = composed.recipe, composed.reading
-    beside = reading.recipes["main"].path.parent
     found: dict[str, list[str]] = {}
     problems = []
-    for key, value in (("data.path", recipe.data.path), ("data.eval_path", recipe.data.eval_path)):
+    template = recipe.model.chat_template
+    named = {"data.path": recipe.data.path, "data.eval_path": recipe.data.eval_path}
+    named |= {"model.chat_template": template} if template and "{" not in template else {}
+    for key, value in named.items():
         if value is not None:
+            folder = reading.folder(key)  # what a file says is meant from there, what is typed from here
+            places = [folder, Path.cwd()] if folder else [Path.cwd(), reading.recipes["main"].path.parent]
             try:
-                found[key] = find_files(value, beside=beside, form=recipe.data.format)
+                found[key] = find_files(value, places=places, form=recipe.data.format)
             except TuneError as error:
                 problems += [dataclasses.replace(p, where=reading.where(key)) for p in error.problems]
     if is_local(recipe):
@@ -185,25 +177,3 @@ def is_local(recipe: Recipe) -> bool:
     """Whether the model is a folder on this machine."""
     folder = Path(recipe.model.id).expanduser()
     return recipe.model.source is Source.local or (recipe.model.source is Source.auto and folder.is_dir())
-
-
-def _world(recipe: Recipe, stage: str, content: dict[str, list[str]]) -> dict[str, Any]:
-    """What a key sees of the world: content of local files, and how the held-out rows come about."""
-    data = recipe.data
-    source = {k: getattr(data, k) for k in ("id", "config", "revision", "split", "limit")} | {"files": content.get("data.path")}
-    if content.get("data.eval_path"):
-        held_out: dict[str, Any] = {"files": content["data.eval_path"]}
-    elif data.eval_split:
-        held_out = {"id": data.id, "config": data.config, "revision": data.revision, "split": data.eval_split}
-    else:
-        held_out = {"fraction": data.eval_fraction, "seed": recipe.seed, **source}
-    world: dict[str, Any] = {}
-    if stage in ("prepare", "baseline", "train") and content.get("model.id"):
-        world["model files"] = content["model.id"]
-    if stage == "prepare":
-        world["train files"] = content.get("data.path")
-        if "fraction" in held_out and data.eval_fraction:
-            world["held out"] = [data.eval_fraction, recipe.seed]
-    if stage == "baseline" or (stage == "train" and recipe.trainer.eval_steps):
-        world["held out"] = held_out
-    return world

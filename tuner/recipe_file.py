@@ -7,8 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from tuner.errors import TuneError
-from tuner.files import find_files
+from tuner.files import SHIPPED_DATA, is_remote
 from tuner.plan import Plan
 from tuner.registry import kinds
 from tuner.runs import write_text
@@ -22,7 +21,7 @@ def write_recipe(plan: Plan) -> None:
     sections = {k: {i: j for i, j in v.items() if i != "kind"} if isinstance(v, dict) else v for k, v in values.items()}
     data = sections["data"]
     for key in ("path", "eval_path"):
-        data[key] = _found_from(Path(plan.folder), data[key], plan.files.get(f"data.{key}"), data["format"])
+        data[key] = _absolute(data[key], plan.files.get(f"data.{key}"))
     sections = {k: v for k, v in sections.items() if v != {}}
     head = f"# {plan.name}: the resolved recipe of this run, by tune {plan.tuner}\n# run it again: tune recipe=recipe.yaml\n"
     write_text(
@@ -31,15 +30,10 @@ def write_recipe(plan: Plan) -> None:
     )
 
 
-def _found_from(folder: Path, path: str | None, files: list[str] | None, form: str) -> str | None:
-    """The data path as it was written, or absolute where it would not be found from here by the recipe in the run folder."""
-    if path is None or files is None:
+def _absolute(path: str | None, files: list[str] | None) -> str | None:
+    """The data path as it was written where it names a shipped set (or an address), else absolute."""
+    if path is None or not files or is_remote(path) or all(Path(f).is_relative_to(SHIPPED_DATA) for f in files):
         return path
-    try:
-        if find_files(path, beside=folder, form=form) == files:
-            return path
-    except TuneError:
-        pass
     if "*" in path:
         return str(Path(files[0]).parent / Path(path).name)
     return os.path.commonpath([os.path.dirname(f) for f in files]) if len(files) > 1 else files[0]

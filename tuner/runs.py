@@ -7,7 +7,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,19 +54,28 @@ def disk_error(error: OSError, path: Path) -> TuneError:
 
 
 def is_done(folder: Path, stage: str, key: str) -> bool:
-    """Whether the marker of a finished stage is there."""
-    return (folder / "stages" / f"{stage}-{key}.json").is_file()
+    """Whether the marker of a finished stage is there, and every file that it names."""
+    marker = folder / "stages" / f"{stage}-{key}.json"
+    try:
+        files = json.loads(marker.read_text(encoding="utf-8")).get("files", {})
+        return all((folder / name).stat().st_size == size for name, size in files.items())
+    except (OSError, ValueError):
+        return False
 
 
-def mark_done(folder: Path, stage: str, key: str, result: dict[str, Any]) -> None:
-    """Write the marker of a finished stage: the last thing a stage does."""
+def mark_done(folder: Path, stage: str, key: str, result: dict[str, Any], *, files: Iterable[Path] = ()) -> None:
+    """Write the marker of a finished stage, the last thing a stage does. Without one of `files` the stage will not count as done."""
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    write_json(folder / "stages" / f"{stage}-{key}.json", {"stage": stage, "key": key, "finished": stamp, **result})
+    made = {str(path.relative_to(folder)): path.stat().st_size for path in files}
+    write_json(folder / "stages" / f"{stage}-{key}.json", {"stage": stage, "key": key, "finished": stamp, **result, "files": made})
 
 
 @contextlib.contextmanager
-def lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
-    """Hold the folder for this process; freed when the process dies. Raises TuneError (code 4) naming who holds it, or waits."""
+def lock(folder: Path, *, wait: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Hold the folder for this process; freed when the process dies.
+
+    Raises TuneError (code 4) naming who holds it; with `wait`, tells that to it and waits.
+    """
     path = folder / ".lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -75,12 +84,15 @@ def lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
         raise disk_error(error, folder) from error
     with stream:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             stream.seek(0)
             holder = stream.read().strip() or "another process"
-            fix = "wait for it, or give this run another name: name=…"
-            raise TuneError(f"the run folder is in use by {holder}", str(folder), fix, code=ENVIRONMENT) from error
+            if wait is None:
+                fix = "wait for it, or give this run another name: name=…"
+                raise TuneError(f"the run folder is in use by {holder}", str(folder), fix, code=ENVIRONMENT) from error
+            wait(holder)
+            fcntl.flock(stream, fcntl.LOCK_EX)
         try:
             stream.truncate(0)
             os.write(stream.fileno(), f"process {os.getpid()} on {os.uname().nodename}".encode())

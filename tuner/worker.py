@@ -1,4 +1,4 @@
-"""The process that does the work: `python -m tuner.worker plan.json [--only prepare,… | --check]`. Reads only the plan."""
+"""The process that does the work: `python -m tuner.worker plan.json [--only prepare,… | --check | --preview ROW]`. Reads only the plan."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from tuner.errors import BUG, INTERRUPTED, OK, TuneError
@@ -35,6 +36,10 @@ def main(argv: list[str]) -> int:
             return int(
                 load("tuner.checkup").report(_make_run(plan, tell=_silent if "--json" in argv else out.print), as_json="--json" in argv)
             )
+        if "--preview" in argv:
+            run = _make_run(plan, tell=_silent)
+            row = int(argv[argv.index("--preview") + 1])
+            return int(load("tuner.preview").report(run, row=row, as_json="--json" in argv))
         with lock(Path(plan.folder)):
             plan.write(Path(plan.folder) / "plan.json")
             write_recipe(plan)
@@ -42,9 +47,23 @@ def main(argv: list[str]) -> int:
     except TuneError as error:
         print_error(error)
         return error.code
+    except (KeyboardInterrupt, Terminated) as stop:
+        out.print("stopped; the same command goes on from the last stage that is done")
+        return stop.code if isinstance(stop, Terminated) else INTERRUPTED
     except Exception as error:
         print_bug(error)
         return BUG
+
+
+class Terminated(BaseException):
+    """SIGTERM or SIGHUP, outside training (which has its own way to stop); `code` is the exit code."""
+
+    def __init__(self, number: int) -> None:
+        self.code = 128 + number
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated(number)
 
 
 def _run(plan: Plan, only: tuple[str, ...]) -> int:
@@ -106,7 +125,6 @@ def _stop_with_parent() -> None:
 
 if __name__ == "__main__":
     _stop_with_parent()
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+    for wanted in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(wanted, _terminate)
+    sys.exit(main(sys.argv[1:]))

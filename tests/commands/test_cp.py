@@ -76,3 +76,9 @@ def test_a_copy_that_cannot_be_written(project: Path, capsys: pytest.CaptureFixt
     (project / "file").write_text("")
     assert main(["cp", "quickstart", f"file{os.sep}x.yaml"]) == 4
     assert "cannot write" in capsys.readouterr().err
+
+
+def test_a_name_with_spaces_is_quoted_where_it_is_typed(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cp", "quickstart", "a b/c.yaml"]) == 0
+    assert "run with `tune 'recipe=a b/c.yaml'`" in capsys.readouterr().out
+    assert "# run: tune 'recipe=a b/c.yaml' " in (project / "a b/c.yaml").read_text(encoding="utf-8")

@@ -198,3 +198,13 @@ def test_every_key_is_documented_and_its_example_can_be_typed(key: str) -> None:
 @pytest.mark.parametrize("word", sorted(SYNONYMS))
 def test_every_synonym_leads_to_a_key(word: str) -> None:
     assert SYNONYMS[word] in all_keys() or SYNONYMS[word] in sections()
+
+
+def test_a_schema_overwrites_schemas_alone(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "wrote recipe.schema.json" in told(capsys, "schema", "recipe.schema.json")
+    assert "wrote recipe.schema.json" in told(capsys, "schema", "recipe.schema.json")
+    (project / "list.json").write_text("[1]")
+    for name in ("mine.yaml", "list.json", "."):
+        before = (project / name).read_bytes() if name != "." else b""
+        assert "already there" in told(capsys, "schema", name, code=2)
+        assert name == "." or (project / name).read_bytes() == before

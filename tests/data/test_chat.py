@@ -13,8 +13,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from tests.lab import tiny_model, tiny_tokenizer
 from tuner.data.audit import MOST_BARS, audit, gate, histogram, segments, statistics
-from tuner.data.chat import CHATML, TokenRow, end_of_turn, ensure_template, prompt_ids, render, tokenize
-from tuner.data.columns import Messages
+from tuner.data.chat import CHATML, TokenRow, end_of_turn, ensure_template, prompt_ids, tokenize
+from tuner.data.masks import Masker
+from tuner.data.turns import Message
 from tuner.errors import TuneError
 from tuner.schema.task import LossOn, Sft
 
@@ -28,14 +29,22 @@ def fresh(template: str | None = None) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def say(*turns: str) -> Messages:
+def say(*turns: str) -> list[Message]:
     """`say("u: hi", "a: ho")`."""
     roles = {"s": "system", "u": "user", "a": "assistant", "t": "tool"}
     return [{"role": roles[t[0]], "content": t[3:]} for t in turns]
 
 
-def row_of(messages: Messages, tokenizer: PreTrainedTokenizerBase | None = None, **task: Any) -> TokenRow:
-    (row,) = tokenize([messages], tokenizer or tiny_tokenizer(), Sft(**task))
+def talk(messages: list[Message]) -> dict[str, Any]:
+    return {"messages": messages, "tools": None}
+
+
+def render(messages: list[Message], tokenizer: PreTrainedTokenizerBase, *, prompt: bool = False) -> str:
+    return Masker(tokenizer).render(messages, prompt=prompt)
+
+
+def row_of(messages: list[Message], tokenizer: PreTrainedTokenizerBase | None = None, **task: Any) -> TokenRow:
+    (row,) = tokenize([talk(messages)], tokenizer or tiny_tokenizer(), Sft(**task))
     return row
 
 
@@ -53,7 +62,7 @@ CONVERSATION = st.lists(st.tuples(st.sampled_from(["system", "user", "assistant"
 
 @settings(max_examples=200, deadline=None)
 @given(CONVERSATION)
-def test_trained_tokens_are_the_assistants_text_and_its_end_of_turn(messages: Messages) -> None:
+def test_trained_tokens_are_the_assistants_text_and_its_end_of_turn(messages: list[Message]) -> None:
     tokenizer = tiny_tokenizer()
     row = row_of(messages)
     assert tokenizer.decode(row.ids.tolist()) == render(messages, tokenizer), "no token is lost or added"
@@ -63,7 +72,7 @@ def test_trained_tokens_are_the_assistants_text_and_its_end_of_turn(messages: Me
 
 @settings(max_examples=60, deadline=None)
 @given(CONVERSATION, st.integers(8, 120))
-def test_a_cut_row_is_the_beginning_of_the_whole_one(messages: Messages, length: int) -> None:
+def test_a_cut_row_is_the_beginning_of_the_whole_one(messages: list[Message], length: int) -> None:
     whole, cut = row_of(messages), row_of(messages, max_length=length)
     assert len(cut.ids) == min(length, len(whole.ids))
     assert cut.truncated == (len(whole.ids) > length)
@@ -73,7 +82,7 @@ def test_a_cut_row_is_the_beginning_of_the_whole_one(messages: Messages, length:
 
 @settings(max_examples=60, deadline=None)
 @given(CONVERSATION)
-def test_the_sample_joins_to_the_text(messages: Messages) -> None:
+def test_the_sample_joins_to_the_text(messages: list[Message]) -> None:
     tokenizer = tiny_tokenizer()
     for loss_on in LossOn:
         row = row_of(messages, loss_on=loss_on)
@@ -109,7 +118,7 @@ def test_the_last_assistant_turn_need_not_be_the_last_turn() -> None:
 def test_batches_do_not_mix_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tuner.data.chat.BATCH", 3)
     talks = [say(f"u: {i}?", f"a: {'x' * i}") for i in range(8)]
-    assert [runs(r) for r in tokenize(talks, tiny_tokenizer(), Sft())] == [["x" * i + END] for i in range(8)]
+    assert [runs(r) for r in tokenize(map(talk, talks), tiny_tokenizer(), Sft())] == [["x" * i + END] for i in range(8)]
 
 
 def test_the_prompt_of_serving_is_the_untrained_beginning() -> None:
@@ -139,15 +148,35 @@ FORGETS = (  # as reasoning templates do: only the last answer keeps its thought
 )
 
 
-def test_a_template_that_rewrites_history_is_refused_where_it_matters() -> None:
+def test_a_template_that_forgets_thoughts_trains_what_it_writes() -> None:
     tokenizer = fresh(FORGETS)
-    talk = say("u: q", "a: <think>hm</think>yes", "u: r", "a: <think>oh</think>no")
+    said = say("u: q", "a: <think>hm</think>yes", "u: r", "a: <think>oh</think>no")
+    assert runs(row_of(said, tokenizer), tokenizer) == ["yes" + END, "<think>oh</think>no" + END]
+    assert runs(row_of(said, tokenizer, loss_on=LossOn.last_assistant), tokenizer) == ["<think>oh</think>no" + END]
+    assert runs(row_of(said[:2], tokenizer), tokenizer) == ["<think>hm</think>yes" + END], "one turn has no history to rewrite"
+
+
+SHUFFLES = "{% for m in messages %}{{ '<|im_start|>' + m['content'][::-1] }}{% endfor %}<|im_end|>"
+
+
+def test_a_template_in_which_no_turn_can_be_told_apart_is_refused() -> None:
     with pytest.raises(TuneError, match="rewrites earlier turns") as caught:
-        row_of(talk, tokenizer)
+        row_of(TALK, fresh(SHUFFLES))
     assert caught.value.code == 2
-    assert "task.loss_on=last_assistant" in caught.value.problems[0].fix
-    assert runs(row_of(talk, tokenizer, loss_on=LossOn.last_assistant), tokenizer) == ["<think>oh</think>no" + END]
-    assert runs(row_of(talk[:2], tokenizer), tokenizer) == ["<think>hm</think>yes" + END], "one turn has no history to rewrite"
+    assert "task.loss_on=all" in caught.value.problems[0].fix
+    assert runs(row_of(TALK, fresh(SHUFFLES), loss_on=LossOn.all), fresh(SHUFFLES))
+
+
+def test_a_message_can_be_left_untrained() -> None:
+    said = say("u: one?", "a: 1", "u: two?", "a: 2")
+    assert runs(row_of([said[0], said[1] | {"train": False}, *said[2:]])) == ["2" + END]
+
+
+def test_completion_is_what_answers_the_prompt() -> None:
+    said = say("u: one?", "a: 1", "u: two?", "a: 2", "u: three?", "a: 3")
+    (row,) = tokenize([talk(said) | {"answers_from": 3}], tiny_tokenizer(), Sft(loss_on=LossOn.completion))
+    assert runs(row) == ["2" + END, "3" + END]
+    assert runs(row_of(said, loss_on=LossOn.completion)) == ["3" + END]
 
 
 REFUSES = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + CHATML
@@ -178,9 +207,9 @@ def test_no_template_means_chatml() -> None:
     assert render(say("u: q"), tokenizer) == "[INST] q [/INST]"
 
 
-def audited(talks: list[Messages], tokenizer: PreTrainedTokenizerBase | None = None, **task: Any) -> dict[str, Any]:
+def audited(talks: list[list[Message]], tokenizer: PreTrainedTokenizerBase | None = None, **task: Any) -> dict[str, Any]:
     tokenizer = tokenizer or tiny_tokenizer()
-    return audit(list(tokenize(talks, tokenizer, Sft(**task))), tokenizer, end_of_turn=end_of_turn(tokenizer))
+    return audit(list(tokenize(map(talk, talks), tokenizer, Sft(**task))), tokenizer, end_of_turn=end_of_turn(tokenizer))
 
 
 def gated(found: dict[str, Any], *, max_length: int = 1024) -> str:

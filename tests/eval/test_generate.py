@@ -11,10 +11,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.lab import tiny_model, tiny_tokenizer
 from tuner.data.chat import prompt_ids
 from tuner.eval.generate import answers, settings, stop_ids
+from tuner.eval.scores import Scored
 from tuner.model import packed
 
 TEXTS = ("hi", "a much longer question than the others, really", "?", "two words", "", "ö😀")
 TALKS = [[{"role": "user", "content": text}] for text in TEXTS]
+
+
+def rows(talks: list[list[dict[str, str]]]) -> list[Scored]:
+    return [Scored(prompt=talk, reference="") for talk in talks]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +50,7 @@ def by_hand(model: Any, talk: list[dict[str, str]], length: int) -> str:
 @pytest.mark.parametrize("batch_size", [1, 4, 32])
 def test_answers_are_those_of_plain_greedy_decoding(model: Any, batch_size: int) -> None:
     done: list[int] = []
-    found = answers(model, tiny_tokenizer(), TALKS, max_new_tokens=12, batch_size=batch_size, tick=done.append)
+    found = answers(model, tiny_tokenizer(), rows(TALKS), max_new_tokens=12, batch_size=batch_size, tick=done.append)
     assert found == [by_hand(model, talk, 12) for talk in TALKS]
     assert len(set(found)) >= 4, "the test would not see answers in the wrong order"
     assert done == sorted(done)
@@ -53,11 +58,11 @@ def test_answers_are_those_of_plain_greedy_decoding(model: Any, batch_size: int)
 
 
 def test_the_packed_attention_answers_the_same(model: Any) -> None:
-    expected = answers(model, tiny_tokenizer(), TALKS, max_new_tokens=12, batch_size=4)
+    expected = answers(model, tiny_tokenizer(), rows(TALKS), max_new_tokens=12, batch_size=4)
     packed.register()
     model.set_attn_implementation(packed.ATTENTION)
     try:
-        assert answers(model, tiny_tokenizer(), TALKS, max_new_tokens=12, batch_size=4) == expected
+        assert answers(model, tiny_tokenizer(), rows(TALKS), max_new_tokens=12, batch_size=4) == expected
     finally:
         model.set_attn_implementation("sdpa")
 
@@ -76,7 +81,7 @@ class Scripted(torch.nn.Module):
 
 def test_padding_is_on_the_left_and_masked_and_marks_are_not_in_the_answer() -> None:
     model = Scripted()
-    assert answers(model, tiny_tokenizer(), TALKS[:3], max_new_tokens=5, batch_size=3) == ["ok"] * 3
+    assert answers(model, tiny_tokenizer(), rows(TALKS[:3]), max_new_tokens=5, batch_size=3) == ["ok"] * 3
     lengths = sorted((len(prompt_ids(t, tiny_tokenizer())) for t in TALKS[:3]), reverse=True)
     assert model.mask.sum(1).tolist() == lengths
     assert bool((model.mask.diff(dim=1) >= 0).all()), "zeros first, then ones"
@@ -99,7 +104,7 @@ def test_generation_stops_at_the_end_of_turn(model: Any) -> None:
 
     found.set_output_embeddings(AlwaysEnd())
     found.lm_head = AlwaysEnd()
-    assert answers(found, tiny_tokenizer(), TALKS[:2], max_new_tokens=12, batch_size=2) == ["", ""]
+    assert answers(found, tiny_tokenizer(), rows(TALKS[:2]), max_new_tokens=12, batch_size=2) == ["", ""]
 
 
 def test_stop_ids_are_the_tokenizers_end_and_the_templates() -> None:

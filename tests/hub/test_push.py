@@ -16,6 +16,7 @@ from huggingface_hub import HfApi, constants
 
 from tests.hub.server import HubServer
 from tests.synthetic import write_run
+from tuner.commands.amend import amend
 from tuner.errors import TuneError
 from tuner.hub.card import write_card
 from tuner.hub.preflight import may_write
@@ -253,3 +254,51 @@ def test_commits_of_branches_come_from_the_local_cache(tmp_path: Path, monkeypat
     reference.write_text("0" * 40)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     assert commits(recipe) == {"model": "0" * 40}
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_published_files_have_the_rights_of_new_files(folder: Path, umask: int, mode: int) -> None:
+    (folder / "adapter_model.safetensors").chmod(0o600)  # as safetensors leaves it
+    plan = read_plan(folder / "plan.json")
+    before = os.umask(umask)
+    try:
+        publish(plan, plan.load_recipe(), progress=lambda _: None)
+    finally:
+        os.umask(before)
+    assert {oct(p.stat().st_mode & 0o777) for p in (folder / "published").iterdir()} == {oct(mode)}
+
+
+def test_a_key_of_another_verb_names_the_command_that_takes_it(folder: Path) -> None:
+    plan = read_plan(folder / "plan.json")
+    with pytest.raises(TuneError) as caught:
+        amend(plan, ["eval.limit=2", "eval=loss", "trainer.learning_rate=1"], section="hub", folder=folder)
+    fixes = [p.fix.partition("`hub` alone")[2] for p in caught.value.problems]
+    assert fixes == [
+        f": `tune eval {folder} eval.limit=2`",
+        f"; anything else is a new run: `tune recipe={folder}/recipe.yaml eval=loss`",
+        f"; anything else is a new run: `tune recipe={folder}/recipe.yaml trainer.learning_rate=1`",
+    ]
+    with pytest.raises(TuneError) as caught:
+        amend(plan, ["hub.private=false"], section="eval", folder=folder)
+    assert f"`tune push {folder} hub.private=false`" in caught.value.problems[0].fix
+
+
+def test_a_run_without_a_result_names_its_own_recipe(folder: Path) -> None:
+    for marker in (folder / "stages").glob("train-*"):
+        marker.unlink()
+    done = push(folder, url=UNREACHABLE)
+    assert done.returncode == 2
+    assert f"`tune recipe={folder.relative_to(folder.parents[2])}/recipe.yaml`" in done.stderr
+
+
+def test_the_hub_client_does_not_tell_of_every_retry(tmp_path: Path) -> None:
+    """What fails in the end is told by us, once."""
+    script = (
+        "from tuner.worker_env import quiet; quiet()\n"
+        "from huggingface_hub.utils import http_backoff\n"
+        f"http_backoff('GET', {UNREACHABLE!r}, max_retries=1, base_wait_time=0.01)\n"
+    )
+    done = command(tmp_path, [sys.executable, "-c", script], url=UNREACHABLE)
+    assert "ConnectError" in done.stderr
+    assert "Retrying" not in done.stderr
+    assert "thrown while requesting" not in done.stderr

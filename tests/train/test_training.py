@@ -406,6 +406,14 @@ def test_tensorboard(lab: Lab) -> None:
     assert [p for p in (run.folder / "tensorboard").glob("events.out.*") if p.stat().st_size > 200]
 
 
+def test_trackio(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("trackio", reason="trackio is not installed")
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    told = lab.tune("recipe=small", "tracking=trackio", "tracking.project=tests", "trainer.max_steps=2", "eval=none", "hub=none")
+    assert told.returncode == 0, told.stderr
+    assert [p for p in (tmp_path / "trackio").rglob("tests*.db") if p.stat().st_size > 200], [*(tmp_path / "trackio").rglob("*")]
+
+
 def test_a_dashboard_that_is_not_installed_is_told(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "trackio", None)
     with pytest.raises(TuneError, match="tracking=trackio needs a package that is not installed") as caught:

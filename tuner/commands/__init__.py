@@ -8,6 +8,7 @@ VERBS = {
     "explain": ("[KEY]", "what a recipe key means, its type, default and range"),
     "cp": ("RECIPE FILE", "copy a recipe to start your own"),
     "check": ("recipe=R [key=value …]", "all that can be known before training, loss-mask audit included"),
+    "preview": ("recipe=R [--row N] [key=value …]", "rows as the model sees them, what is trained told apart"),
     "eval": ("RUN [key=value …]", "measure a run again, base against tuned"),
     "report": ("RUN", "write report.html anew and say where it is"),
     "push": ("RUN [hub.repo_id=owner/name]", "publish a run"),

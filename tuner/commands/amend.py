@@ -1,7 +1,9 @@
-"""Changes to a finished run's recipe: `amend(plan, ["hub.repo_id=me/tickets"], section="hub")` -> the recipe with them, checked as ever."""
+"""Changes to a finished run's recipe: `amend(plan, ["hub.repo_id=me/tickets"], section="hub", folder=folder)` -> the recipe, checked."""
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -9,14 +11,23 @@ from omegaconf import OmegaConf
 from tuner.checks import RULES
 from tuner.errors import Problem, TuneError
 from tuner.plan import Plan
+from tuner.render import shorten
 from tuner.schema.layers import parse_overrides
 from tuner.schema.reading import Reading
 from tuner.schema.recipe import Recipe
 from tuner.schema.walk import Walk
 
 
-def amend(plan: Plan, overrides: list[str], *, section: str) -> Recipe:
-    """The plan's recipe with overrides of one section. Raises TuneError (code 2) with every problem, keys of other sections included."""
+def run_again(folder: Path) -> str:
+    """What is typed after `tune` to go on with the run in a folder. Its recipe's name may be that of another recipe by now."""
+    return shlex.quote(f"recipe={shorten(folder / 'recipe.yaml')}")
+
+
+def amend(plan: Plan, overrides: list[str], *, section: str, folder: Path) -> Recipe:
+    """The recipe of the run in `folder` with overrides of one section.
+
+    Raises TuneError (code 2) with every problem, keys of other sections included.
+    """
     recipe = plan.load_recipe()
     reading = Reading(recipes={}, choices=plan.choices)
     values: dict[str, Any] = {}
@@ -24,8 +35,7 @@ def amend(plan: Plan, overrides: list[str], *, section: str) -> Recipe:
     for raw, key, value in parse_overrides(overrides, reading):
         name, _, inner = key.partition(".")
         if name != section or not inner:
-            fix = f"this verb takes keys of `{section}` alone; anything else is a new run: `tune recipe={plan.recipe_name} {raw}`"
-            reading.problems.append(Problem(what=f"`{key}` cannot change in a finished run", where=raw, fix=fix))
+            reading.problems.append(_elsewhere(key, raw, section=section, folder=folder))
             continue
         values[inner], given[key] = value, raw
     walk = Walk(variants=reading.variants, problems=reading.problems, notes=[], switched=set())
@@ -38,3 +48,14 @@ def amend(plan: Plan, overrides: list[str], *, section: str) -> Recipe:
     if problems:
         raise TuneError(problems=problems)
     return recipe
+
+
+def _elsewhere(key: str, raw: str, *, section: str, folder: Path) -> Problem:
+    """A key that this verb does not take, and the command that does."""
+    name, _, inner = key.partition(".")
+    verb = {"eval": "eval", "hub": "push"}.get(name)
+    if verb and inner:
+        command, what = f"tune {verb} {shlex.quote(shorten(folder))} {shlex.quote(raw)}", f"`{key}` belongs to `tune {verb}`"
+        return Problem(what=what, where=raw, fix=f"this verb takes keys of `{section}` alone: `{command}`")
+    fix = f"this verb takes keys of `{section}` alone; anything else is a new run: `tune {run_again(folder)} {shlex.quote(raw)}`"
+    return Problem(what=f"`{key}` cannot change in a finished run", where=raw, fix=fix)

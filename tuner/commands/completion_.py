@@ -61,6 +61,8 @@ def main(args: list[str]) -> int:
         load_extensions()
         sys.stdout.write("".join(f"{word}\n" for word in complete(args[1])))
         return 0
+    if flag := next((a for a in args if a.startswith("-")), ""):
+        raise TuneError(f"unknown flag `{flag}`", flag, "this verb takes no flags")
     shell = args[0] if len(args) == 1 else ""
     if shell not in SCRIPTS:
         guess = nearest(shell, SCRIPTS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from pathlib import Path
 
 from tuner.commands.request import parse
@@ -32,10 +33,14 @@ def main(args: list[str]) -> int:
     notes += _lost_files(source, target)
     out.print(f"wrote {shorten(target)}", markup=False)
     print_notes(notes)
-    out.print(
-        f"next: edit it, look with `tune recipe={shorten(target)} dry_run=true`, run with `tune recipe={shorten(target)}`", markup=False
-    )
+    command = f"tune {_argument(target)}"
+    out.print(f"next: edit it, look with `{command} dry_run=true`, run with `{command}`", markup=False)
     return 0
+
+
+def _argument(target: Path) -> str:
+    """`recipe=FILE` as it is typed in a shell."""
+    return shlex.quote(f"recipe={shorten(target)}")
 
 
 def _target(word: str, source: Document) -> Path:
@@ -43,7 +48,7 @@ def _target(word: str, source: Document) -> Path:
     if path.is_dir():
         path = path / source.path.name
     if path.suffix not in (".yaml", ".yml"):
-        raise TuneError(f"a recipe file ends in .yaml: {word}", word, f"write `{word}.yaml`")
+        raise TuneError(f"a recipe file ends in .yaml: {word}", word, f"write `{shlex.quote(word + '.yaml')}`")
     if path.exists():
         raise TuneError(f"the file is already there: {shorten(path)}", word, "choose another name; cp overwrites nothing")
     return path
@@ -61,7 +66,7 @@ def _lines(source: Document, name: str, target: Path, notes: list[str]) -> list[
                 continue
             line = line.replace(found[1], schema)
         elif line.startswith("#"):
-            line = re.sub(rf"recipe={re.escape(name)}(?![\w./-])", f"recipe={shorten(target)}", line)
+            line = re.sub(rf"recipe={re.escape(name)}(?![\w./-])", lambda _: _argument(target), line)
         lines.append(line)
     return lines
 
@@ -83,11 +88,11 @@ def _lost_files(source: Document, target: Path) -> list[str]:
         if not isinstance(value, str):
             continue
         try:
-            old = find_files(value, beside=source.path.parent)
+            old = find_files(value, places=[source.path.parent, Path.cwd()])
         except TuneError:
             continue
         try:
-            same = find_files(value, beside=target.parent) == old
+            same = find_files(value, places=[target.parent, Path.cwd()]) == old
         except TuneError:
             same = False
         if not same:

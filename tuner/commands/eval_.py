@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tuner.commands.amend import amend
+from tuner.commands.amend import amend, run_again
 from tuner.commands.inventory import take_run
 from tuner.commands.request import parse
 from tuner.commands.run_ import plan_path
@@ -49,8 +49,8 @@ def _plan(folder: Path, overrides: list[str]) -> Plan:
         raise TuneError(f"{plan.name} has not finished training", str(folder), "run its recipe again: it goes on where it stopped")
     for key, files in plan.files.items():
         if any(not is_remote(f) and not Path(f).is_file() for f in files) or hashes(files) != plan.content[key]:
-            fix = f"put them back, or run its recipe again: tune recipe={folder / 'recipe.yaml'}"
+            fix = f"put them back, or run its recipe again: `tune {run_again(folder)}`"
             raise TuneError(f"the files of `{key}` are not what they were when the run was made", ", ".join(files), fix)
-    recipe = amend(plan, overrides, section="eval")
+    recipe = amend(plan, overrides, section="eval", folder=folder)
     recipe.eval.enabled = True
     return amended(plan, recipe, folder=folder)

@@ -75,8 +75,8 @@ def inspect_run(folder: Path) -> RunInfo:
 
 
 def is_finished(folder: Path, plan: Plan) -> bool:
-    """Whether every stage that leaves its marker in the run's own folder has done so, wherever that folder now lies."""
-    return all(is_done(folder, s.name, s.key) for s in plan.stages if s.folder == plan.folder)
+    """Whether it is trained and measured. Publishing does not count: it needs no checkpoint, and each `tune eval` asks for another."""
+    return all(is_done(folder, s.name, s.key) for s in plan.stages if s.name in ("train", "evaluate"))
 
 
 def _headline(folder: Path) -> tuple[str, float | None, float | None]:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tuner.commands.amend import amend
+from tuner.commands.amend import amend, run_again
 from tuner.commands.inventory import take_run
 from tuner.commands.request import parse
 from tuner.errors import ENVIRONMENT, TuneError
@@ -35,8 +35,8 @@ def _plan(folder: Path, overrides: list[str]) -> Plan:
     """The run's plan, to be published as asked now. Raises TuneError (code 2) for a run without a result, or another key."""
     plan = read_plan(folder / "plan.json")
     if not plan.stage("train").done:
-        raise TuneError(f"{plan.name} has not finished training", str(folder), f"finish it first: `tune recipe={plan.recipe_name}`")
-    recipe = amend(plan, overrides, section="hub")
+        raise TuneError(f"{plan.name} has not finished training", str(folder), f"finish it first: `tune {run_again(folder)}`")
+    recipe = amend(plan, overrides, section="hub", folder=folder)
     recipe.hub.enabled = True
     return amended(plan, recipe, folder=folder)
 

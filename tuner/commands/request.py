@@ -41,7 +41,8 @@ def parse(args: list[str], *, flags: tuple[str, ...] = ("--json",), words: int =
         if arg.startswith("-") and arg != "-":
             if arg not in flags:
                 guess = nearest(arg, flags)
-                raise TuneError(f"unknown flag `{arg}`", arg, f"did you mean `{guess}`?" if guess else f"flags: {', '.join(flags)}")
+                fix = f"flags: {', '.join(flags)}" if flags else "this verb takes no flags"
+                raise TuneError(f"unknown flag `{arg}`", arg, f"did you mean `{guess}`?" if guess else fix)
             request.flags.add(arg)
         elif not equals and not arg.startswith("~"):
             request.words.append(arg)

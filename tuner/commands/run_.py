@@ -1,9 +1,13 @@
-"""`tune recipe=R [key=value …]`: compose, freeze into a plan, hand it to the launcher. Again: goes on, or does nothing."""
+"""`tune recipe=R [key=value …]`: compose, freeze into a plan, hand it to the launcher. Again: goes on, or does nothing.
+
+`--json` prints one object (name, folder, metrics, stages) when the run is done; what happens meanwhile goes to stderr.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import shlex
+import sys
 from pathlib import Path
 
 from tuner.commands.request import parse, planned
@@ -12,7 +16,7 @@ from tuner.plan import Plan, read_plan
 from tuner.recipe_file import write_recipe
 from tuner.registry import load
 from tuner.render import out, print_json, print_plan, print_result, shorten
-from tuner.runs import lock
+from tuner.runs import lock, read_json
 
 
 def main(args: list[str]) -> int:
@@ -34,11 +38,23 @@ def main(args: list[str]) -> int:
         return 0
     if plan.done:
         _show_again(plan)
+        if request.json:
+            return _as_json(plan)
         out.print(f"nothing to do: {plan.name} is finished in {shorten(plan.folder)}")
         print_result(plan)
         return 0
     plan.write(path)
-    return int(launcher.submit(command))
+    if not request.json:
+        return int(launcher.submit(command))
+    return int(launcher.submit(command, output=sys.stderr)) or _as_json(plan)
+
+
+def _as_json(plan: Plan) -> int:
+    """A finished run for a program; what the worker says went to stderr."""
+    metrics = Path(plan.folder) / "metrics.json"
+    stages = {s.name: {"key": s.key, "done": s.done} for s in plan.stages}
+    print_json({"name": plan.name, "folder": plan.folder, "metrics": read_json(metrics) if metrics.is_file() else None, "stages": stages})
+    return 0
 
 
 def _show_again(plan: Plan) -> None:

@@ -7,6 +7,7 @@ tune try quickstart "My kettle broke" system="…" max_new_tokens=64 --json
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tuner.commands.request import parse
 from tuner.errors import TuneError
 from tuner.plan import read_plan
 from tuner.registry import load
+from tuner.runs import find_run
 from tuner.schema.documents import find_option, list_options
 from tuner.schema.hardware import Hardware
 from tuner.schema.model import Model
@@ -28,15 +30,19 @@ def main(args: list[str]) -> int:
     request = parse(args, words=2)
     if not request.words:
         raise TuneError("try what?", "", "`tune try RUN` or `tune try MODEL`; see `tune ls runs` and `tune ls model`")
-    target = _model(request.words[0]) or read_plan(take_run(request) / "plan.json")
+    target = _model(request.words[0]) or read_plan((_run_in(request.words[0]) or take_run(request)) / "plan.json")
     system, limit = _settings(request.overrides)
+    prompt = request.words[1] if len(request.words) > 1 else "" if sys.stdin.isatty() else sys.stdin.read().strip()
+    if request.json and not prompt:
+        raise TuneError(
+            "`--json` needs a prompt", "--json", f"`tune try {shlex.quote(request.words[0])} PROMPT --json`, or the prompt on stdin"
+        )
     load("tuner.worker_env").quiet()
     chat = load("tuner.serve.chat")
     if isinstance(target, Model):
         voices = chat.voices_of_model(target, Hardware())
     else:
         voices, system = chat.voices_of_run(target), system or chat.system_of_run(target)
-    prompt = request.words[1] if len(request.words) > 1 else "" if sys.stdin.isatty() else sys.stdin.read().strip()
     if prompt:
         chat.ask(voices, prompt, system=system, max_new_tokens=limit, as_json=request.json)
     else:
@@ -58,11 +64,31 @@ def _settings(overrides: list[str]) -> tuple[str | None, int]:
 
 
 def _model(target: str) -> Model | None:
-    """The model that a word names, None when it can only be a run."""
-    if (Path(target) / "plan.json").is_file():
+    """The model that a word names, None when it can only be a run. Raises TuneError (code 2) for a folder that is not there."""
+    folder = Path(target).expanduser()
+    if (folder / "plan.json").is_file():
         return None
     if target in list_options("model") and (option := find_option("model", target, where="MODEL")):
+        if "id" not in option.data:
+            fix = "say which: `tune try owner/name` for a model of the Hub, `tune try FOLDER` for your own"
+            raise TuneError(f"the option `{target}` names no model", target, fix)
         return from_section(Model, option.data)
-    if (Path(target) / "config.json").is_file() or target.count("/") == 1:
+    if (folder / "config.json").is_file():
         return Model(id=target)
-    return None
+    if folder.is_dir():
+        return None
+    if target.startswith((".", "/", "~")) or target.endswith("/") or target.count("/") > 1:
+        raise TuneError(f"there is no such folder: {target}", target, "check the path; a model of the Hub is `owner/name`")
+    return Model(id=target) if "/" in target else None
+
+
+def _run_in(target: str) -> Path | None:
+    """The newest finished run in a folder of runs (`outputs/small`), None for a word that is no path to a folder without a plan."""
+    folder = Path(target).expanduser()
+    if "/" not in target or not folder.is_dir() or (folder / "plan.json").is_file():
+        return None
+    folder = folder.resolve()
+    if not any(folder.glob("*/plan.json")):
+        fix = "a model's folder has config.json, a run's has plan.json; `tune ls runs` lists the runs"
+        raise TuneError(f"there is no model and no run in {target}", target, fix)
+    return find_run(folder.name, output_dir=folder.parent)

@@ -51,6 +51,9 @@ def gate(found: dict[str, Any], *, max_length: int) -> None:
     elif not found["end_of_turn_trained"]:
         what = f"the end of turn ({found['end_of_turn'] or 'none in the template'}) is never trained: the model would not learn to stop"
         problems.append(Problem(what=what, where="loss-mask audit", fix="raise `task.max_length`, or use a chat template that ends turns"))
+    if found.get("rows_without_answer") == found["rows"]:
+        fix = "an empty answer teaches only to stop: look at `data.columns`, and at the column that holds the answers"
+        problems.append(Problem(what=f"all {found['rows']} rows have an empty answer", where="loss-mask audit", fix=fix))
     if found["rows_truncated"] == found["rows"]:
         fix = f"raise `task.max_length` (now {max_length} tokens) or shorten the rows"
         problems.append(Problem(what=f"all {found['rows']} rows are longer than task.max_length and cut", where="loss-mask audit", fix=fix))
@@ -65,6 +68,7 @@ def statistics(rows: list[TokenRow]) -> dict[str, Any]:
         "rows": len(rows),
         "tokens": int(lengths.sum()),
         "supervised_tokens": sum(int(r.trained.sum()) for r in rows),
+        "duplicates": len(rows) - len({hash(r.ids.tobytes()) for r in rows}),
         "length": {
             "min": int(lengths.min()),
             "mean": round(float(lengths.mean()), 1),

@@ -1,22 +1,22 @@
 """Conversations to token rows with loss masks: `tokenize(conversations, tokenizer, task)` -> ids, and which of them are trained.
 
-A mask comes from character positions in the rendered text: the assistant's turn is what rendering up to and including its message adds
-to rendering up to its generation prompt. The end-of-turn token belongs to the turn (a model that never sees it trained never stops);
-white space that the template puts after it does not.
+A mask comes from character positions in the rendered text (see masks.py): a token is trained when it starts inside a trained turn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
-from jinja2 import TemplateError
 from numpy.typing import NDArray
+from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
-from tuner.data.columns import Messages
+from tuner.data.masks import Masker, Span
+from tuner.data.turns import Example, Message
 from tuner.errors import TuneError
 from tuner.schema.task import LossOn, Sft
 
@@ -37,69 +37,87 @@ class TokenRow:
     truncated: bool
 
 
-def render(messages: Messages, tokenizer: PreTrainedTokenizerBase, *, prompt: bool = False) -> str:
-    """The conversation as the model's template writes it; `prompt` appends what opens the assistant's turn.
-
-    Raises TuneError (code 2) with the template's own words when it refuses the conversation (no system role, say).
-    """
-    try:
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt))
-    except (TemplateError, TypeError) as error:
-        roles = [m["role"] for m in messages]
-        raise TuneError(
-            f"the chat template refuses a conversation of {roles}: {error}", "data", "mend the roles, or set `model.chat_template`"
-        ) from error
+def tokenize(conversations: Iterable[Example], tokenizer: PreTrainedTokenizerBase, task: Sft) -> Iterator[TokenRow]:
+    """Render, mask and tokenize in batches. Raises TuneError (code 2) when the template refuses a conversation."""
+    masker, encode = Masker(tokenizer), _encoder(tokenizer)
+    source = iter(conversations)
+    while batch := list(islice(source, BATCH)):
+        rendered = [render(example, masker, task.loss_on) for example in batch]
+        for (_, spans), encoding in zip(rendered, encode([text for text, _ in rendered]), strict=True):
+            yield _mask(encoding, spans, task.max_length)
 
 
-def spans(messages: Messages, text: str, tokenizer: PreTrainedTokenizerBase, loss_on: LossOn) -> Iterator[tuple[int, int]]:
-    """Character ranges of `text` (the rendered conversation) that are trained."""
+def _encoder(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[str]], list[Encoding]]:
+    """The Rust tokenizer itself, on all cores: Transformers' call would turn every offset into Python numbers."""
+    if not tokenizer.is_fast:
+        fix = "use a model whose tokenizer has a tokenizer.json"
+        raise TuneError(f"{type(tokenizer).__name__} gives no character offsets, so masks cannot be made", "model.id", fix)
+    backend: Any = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    return lambda texts: list(backend.encode_batch(texts, add_special_tokens=False))
+
+
+def render(example: Example, masker: Masker, loss_on: LossOn) -> tuple[str, list[Span]]:
+    """(the conversation as the template writes it, the characters of it that are trained)."""
+    messages = [{k: v for k, v in m.items() if k != "train"} if "train" in m else m for m in example["messages"]]
+    text = masker.render(messages, tools=example["tools"])
     if loss_on is LossOn.all:
-        yield 0, len(text)
-        return
-    turns = [i for i, m in enumerate(messages) if m["role"] == "assistant"]
-    for index in turns[-1:] if loss_on is LossOn.last_assistant else turns:
-        end = render(messages[: index + 1], tokenizer)
-        start = render(messages[:index], tokenizer, prompt=True) if index else _opening(messages[0], end, tokenizer)
-        if not (text.startswith(end) and end.startswith(start)):
-            fix = "use `task.loss_on=last_assistant` or `all`, or a `model.chat_template` that appends turns"
-            raise TuneError(
-                "the chat template rewrites earlier turns, so the assistant's text cannot be told apart", "model.chat_template", fix
-            )
-        yield len(start), len(end.rstrip())
+        return text, [(0, len(text))]
+    turns = masker.turns(messages, text, tools=example["tools"])
+    if loss_on is LossOn.last_assistant:
+        turns = {i: turns[i] for i in sorted(turns)[-1:]}
+    if loss_on is LossOn.completion:
+        answers = example.get("answers_from", max(turns, default=0))
+        turns = {i: span for i, span in turns.items() if i >= answers}
+    return text, [span for i, span in turns.items() if example["messages"][i].get("train", True)]
 
 
-def _opening(first: dict[str, str], end: str, tokenizer: PreTrainedTokenizerBase) -> str:
-    """What the template writes before a conversation's first text when that is the assistant's; `end` is that turn rendered."""
-    prompt = render([first], tokenizer, prompt=True).removeprefix(end)
-    return end[: end.index(prompt) + len(prompt)] if prompt in end else ""
-
-
-def tokenize(conversations: list[Messages], tokenizer: PreTrainedTokenizerBase, task: Sft) -> Iterator[TokenRow]:
-    """Render and tokenize in batches; a token is trained when it starts inside a trained span."""
-    for first in range(0, len(conversations), BATCH):
-        batch = conversations[first : first + BATCH]
-        texts = [render(messages, tokenizer) for messages in batch]
-        encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False)
-        for row, messages in enumerate(batch):
-            yield _mask(
-                encoded["input_ids"][row], encoded["offset_mapping"][row], spans(messages, texts[row], tokenizer, task.loss_on), task
-            )
-
-
-def _mask(ids: list[int], offsets: list[tuple[int, int]], ranges: Iterator[tuple[int, int]], task: Sft) -> TokenRow:
-    starts = np.fromiter((start for start, _ in offsets), dtype=np.int64, count=len(offsets))
+def _mask(encoding: Encoding, spans: list[Span], max_length: int) -> TokenRow:
+    ids = np.asarray(encoding.ids, dtype=np.int32)
     trained = np.zeros(len(ids), dtype=np.bool_)
-    for start, end in ranges:
-        trained |= (starts >= start) & (starts < end)
-    cut = task.max_length
-    return TokenRow(ids=np.asarray(ids[:cut], dtype=np.int32), trained=trained[:cut], truncated=len(ids) > cut)
+    for start, end in spans:
+        first, last = _tokens_in(encoding, start, end)
+        trained[first:last] = True
+    return TokenRow(ids=ids[:max_length], trained=trained[:max_length], truncated=len(ids) > max_length)
+
+
+def _tokens_in(encoding: Encoding, start: int, end: int) -> Span:
+    """First and last + 1 of the tokens that start within the characters start..end."""
+    # A character without a token is one that the tokenizer drops.
+    first = next((t for c in range(start, end) if (t := encoding.char_to_token(c)) is not None), None)
+    last = next((t for c in range(end - 1, start - 1, -1) if (t := encoding.char_to_token(c)) is not None), None)
+    if first is None or last is None:
+        return 0, 0
+    while first <= last and _start(encoding, first) < start:
+        first += 1
+    while last < len(encoding.ids) and _start(encoding, last) < end:
+        last += 1  # a character may be several tokens
+    return first, last
+
+
+def _start(encoding: Encoding, token: int) -> int:
+    """The character at which a token starts."""
+    found = encoding.token_to_chars(token)
+    assert found is not None, "no special tokens were added"
+    return int(found[0])
+
+
+def answer_of(example: Example, tokenizer: PreTrainedTokenizerBase) -> str:
+    """What the model should say last: the message's text, or its tool calls as the template writes them."""
+    messages: list[Message] = example["messages"]
+    if not messages[-1].get("tool_calls"):
+        return str(messages[-1]["content"])
+    masker = Masker(tokenizer)
+    text = masker.render(messages, tools=example["tools"])
+    start, end = masker.turns(messages, text, tools=example["tools"])[len(messages) - 1]
+    mark = next((m for m in masker.ends if text[start:end].endswith(m)), "")
+    return text[start:end].removesuffix(mark).strip()
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The text that the template writes after an assistant's message, without white space: what makes the model stop."""
-    marker = "The answer."
-    messages = [{"role": "user", "content": "A question?"}, {"role": "assistant", "content": marker}]
-    return render(messages, tokenizer).rpartition(marker)[2].strip()
+    """The text that the template writes after an assistant's last message, without white space: what makes the model stop."""
+    return next(iter(Masker(tokenizer).ends), "")
 
 
 def ensure_template(tokenizer: PreTrainedTokenizerBase, template: str | None) -> str:
@@ -113,7 +131,7 @@ def ensure_template(tokenizer: PreTrainedTokenizerBase, template: str | None) ->
     return "model"
 
 
-def prompt_ids(messages: Messages, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def prompt_ids(messages: list[Message], tokenizer: PreTrainedTokenizerBase, *, tools: list[Any] | None = None) -> list[int]:
     """Token ids of a conversation up to the assistant's turn: the serving path's input."""
-    encoded: Any = tokenizer(render(messages, tokenizer, prompt=True), add_special_tokens=False)
+    encoded: Any = tokenizer(Masker(tokenizer).render(messages, tools=tools, prompt=True), add_special_tokens=False)
     return list(encoded["input_ids"])

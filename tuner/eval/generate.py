@@ -1,4 +1,4 @@
-"""The serving path: `answers(model, tokenizer, conversations, max_new_tokens=64)` -> one text a conversation, greedily, in batches."""
+"""The serving path: `answers(model, tokenizer, rows, max_new_tokens=64)` -> one text a row, greedily, in batches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from tuner.data.chat import end_of_turn, prompt_ids
-from tuner.data.columns import Messages
+from tuner.eval.scores import Scored
 
 
 def stop_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -31,14 +31,14 @@ def settings(tokenizer: PreTrainedTokenizerBase, *, max_new_tokens: int | None =
 def answers(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
-    conversations: list[Messages],
+    rows: list[Scored],
     *,
     max_new_tokens: int,
     batch_size: int,
     tick: Callable[[int], None] = lambda done: None,
 ) -> list[str]:
     """Greedy answers, in the order given. Rows of like length share a batch, padded on the left; `tick` gets the rows done so far."""
-    prompts = [prompt_ids(messages, tokenizer) for messages in conversations]
+    prompts = [prompt_ids(row.prompt, tokenizer, tools=row.tools) for row in rows]
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     config = settings(tokenizer, max_new_tokens=max_new_tokens)
     result = [""] * len(prompts)

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from tuner.data.columns import Messages
+from tuner.data.turns import Message
 
 MISSING = object()
 
@@ -16,8 +16,9 @@ MISSING = object()
 class Scored:
     """One held-out row: its prompt and reference, the model's answer, and the loss summed over its trained tokens."""
 
-    prompt: Messages
+    prompt: list[Message]
     reference: str
+    tools: list[dict[str, Any]] | None = None
     answer: str = ""
     scores: dict[str, float] = field(default_factory=dict)
     loss_sum: float = 0.0

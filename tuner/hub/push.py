@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
@@ -60,7 +61,7 @@ def lay_out(run: Results) -> Path:
     wanted = (*FILES, "report.html") if run.recipe.hub.report else FILES
     names = sorted({p.name for pattern in wanted for p in folder.glob(pattern) if p.is_file()})
     if not set(names) & set(WEIGHTS):
-        fix = f"train first: `tune recipe={run.plan.recipe_name}`"
+        fix = f"train first: `tune {shlex.quote('recipe=' + str(folder / 'recipe.yaml'))}`"
         raise TuneError("there are no weights to publish", str(folder), fix, code=ENVIRONMENT)
     for name in names:
         refuse_tokens(folder / name)
@@ -72,6 +73,7 @@ def lay_out(run: Results) -> Path:
         for name in names:
             _copy(folder / name, partial / name)
         _make_public(partial, run)
+        _as_the_umask_says(partial)
         if target.exists():
             target.rename(old)
         partial.rename(target)
@@ -90,6 +92,13 @@ def _copy(source: Path, target: Path) -> None:
             os.link(source, target)
             return
     shutil.copyfile(source, target)
+
+
+def _as_the_umask_says(folder: Path) -> None:
+    """Give every file the rights that new files get (the folder is one of them): safetensors writes weights for their owner alone."""
+    for path in folder.iterdir():
+        with contextlib.suppress(OSError):
+            path.chmod(folder.stat().st_mode & 0o666)
 
 
 def _make_public(folder: Path, run: Results) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from tuner.data.chat import ensure_template
 from tuner.errors import ENVIRONMENT, TuneError
@@ -56,6 +56,15 @@ def load_base(
         options["quantization_config"] = quantization
     loaded: PreTrainedModel = _pretrained(AutoModelForCausalLM, model, progress=progress, **options)
     return loaded.eval() if quantization is not None else _placed(loaded, device)
+
+
+def load_empty(model: Model, *, progress: Progress) -> PreTrainedModel:
+    """The base model without weights, on the meta device: modules and configuration. Raises TuneError (code 4) when it cannot be had."""
+    packed.register()
+    config = _pretrained(AutoConfig, model, progress=progress)
+    with torch.device("meta"):
+        empty: PreTrainedModel = AutoModelForCausalLM.from_config(config, attn_implementation=model.attn_implementation)
+    return empty
 
 
 def load_folder(folder: Path, model: Model, device: torch.device) -> PreTrainedModel:

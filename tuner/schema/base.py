@@ -51,7 +51,7 @@ def opt(
 ) -> Any:
     """A recipe field. `affects` names the stages whose key it enters (with all that follow them); none: it changes no result.
 
-    `content` names the stages whose key it enters by what it stands for, not as written (`plan._world`).
+    `content` names the stages whose key it enters by what it stands for, not as written (`keys._world`).
     `ge gt le lt` are its range; `accepts` words the type where OmegaConf has no such type (`str | list[str]`).
     """
     stages, by_content = frozenset(affects.split()), frozenset(content.split())

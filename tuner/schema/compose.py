@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -63,12 +64,19 @@ def compose(name: str, overrides: list[str], *, rules: tuple[Rule, ...] = ()) ->
         raise TuneError(problems=[*problems, Problem(what=_first_line(error), where=name)]) from error
     assert isinstance(recipe, Recipe)
     problems += _referred(recipe, reading)
-    recipe.name = recipe.name or reading.recipes["main"].path.stem
+    recipe.name = recipe.name or _folder_name(reading.recipes["main"].path.stem)
     for rule in rules:
         problems += [Problem(what=what, where=reading.where(key), fix=fix) for key, what, fix in rule(recipe)]
     if problems:
         raise TuneError(problems=problems)
+    if recipe.data.eval_path and reading.rank("data.path") > reading.rank("data.eval_path"):
+        reading.notes.append(f"held-out rows stay those of {reading.where('data.eval_path')}: {recipe.data.eval_path} (`data.eval_path=…`)")
     return Composed(recipe=recipe, reading=reading)
+
+
+def _folder_name(stem: str) -> str:
+    """A file's name as a run's name: `mein rezept` -> `mein-rezept`."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", stem).lstrip("._-") or "recipe"
 
 
 def _referred(recipe: Recipe, reading: Reading) -> Iterator[Problem]:

@@ -51,6 +51,14 @@ class RowShape(StrEnum):
     alpaca = "alpaca"
     prompt_completion = "prompt_completion"
     question_answer = "question_answer"
+    preference = "preference"
+    unpaired_preference = "unpaired_preference"
+    tags = "tags"
+    pair = "pair"
+    label = "label"
+    image = "image"
+    audio = "audio"
+    text = "text"
 
 
 @dataclass(kw_only=True)
@@ -88,7 +96,7 @@ class Data(Section):
     shape: RowShape = opt(RowShape.auto, affects="prepare baseline")
     """How a row is laid out; `auto` recognises it by its columns."""
     columns: dict[str, str] = opt(factory=dict, affects="prepare baseline")
-    """Your column names where they differ: `{prompt: question, completion: answer}`."""
+    """Your columns under our names, or a text made of them: `{prompt: "{title}\\n{body}", completion: answer}`."""
     system: str | None = opt(None, affects="prepare baseline")
     """System message for rows that have none."""
     limit: int | None = opt(None, affects="prepare", ge=1)

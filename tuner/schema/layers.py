@@ -23,7 +23,7 @@ from tuner.schema.reading import Layer, Reading
 from tuner.schema.recipe import DEFAULTS, Recipe
 from tuner.schema.walk import Walk
 
-QUOTING = "values with spaces, commas or colons need two pairs of quotes: 'data.system=\"Be brief.\"'"
+QUOTING = "values with spaces, commas, colons or `=` need two pairs of quotes: 'data.system=\"Be brief.\"'"
 
 
 def read_layers(name: str, overrides: list[str]) -> Reading:
@@ -56,7 +56,7 @@ def _chain(name: str, reading: Reading, *, seen: list[Document]) -> Iterator[Doc
     document = reading.recipes[name]
     defaults = document.data.get("defaults", [])
     for index, item in enumerate(defaults if isinstance(defaults, list) else []):
-        if isinstance(item, dict) and list(item) == ["recipe"]:
+        if isinstance(item, dict) and "recipe" in item:
             where = document.where(f"defaults.{index}")
             try:
                 base = find_recipe(str(item["recipe"]), beside=document.path.parent, where=where)
@@ -83,17 +83,18 @@ def _choose(document: Document, reading: Reading) -> None:
         return
     for index, item in enumerate(defaults):
         where = document.where(f"defaults.{index}")
-        if not isinstance(item, dict) or len(item) != 1:
+        if not isinstance(item, dict) or not item:
             if item != "_self_":
                 reading.problems.append(
                     Problem(what=f"`{item}` names no section", where=where, fix="write `section: option`, as `model: smollm2-135m`")
                 )
             continue
-        group, option = next(iter(item.items()))
-        if group == "recipe":
-            continue
-        if _valid_option(group, str(option), where, reading):
-            reading.choices[group] = str(option)
+        if len(item) > 1:
+            fix = f"write them as separate items: {', '.join(f'`- {group}: {option}`' for group, option in item.items())}"
+            reading.problems.append(Problem(what="an item of `defaults` names more than one section", where=where, fix=fix))
+        for group, option in item.items():
+            if group != "recipe" and _valid_option(str(group), str(option), where, reading):
+                reading.choices[group] = str(option)
 
 
 def _valid_option(group: str, option: str, where: str, reading: Reading) -> bool:

@@ -73,8 +73,8 @@ class Model(Section):
     """Number format of the base weights."""
     attn_implementation: str | None = opt(None, affects="baseline train")
     """Attention kernel by Transformers' name (`sdpa`, `eager`, `flash_attention_2`); default: the model's own choice."""
-    chat_template: str | None = opt(None, affects="prepare baseline train")
-    """Jinja chat template (text or file) to use instead of the model's own."""
+    chat_template: str | None = opt(None, content="prepare baseline train")
+    """Jinja chat template to use instead of the model's own: text, or a file, looked up as `data.path` is."""
     license: str | None = opt(None, affects="publish")
     """The base model's licence identifier, as the Hub writes it."""
     trust_remote_code: bool = opt(False, affects="prepare baseline train")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tuner.errors import Problem
@@ -42,6 +43,15 @@ class Reading:
             if contains(layer.data, key):
                 return layer.document.where(strip_group(layer, key)) if layer.document else layer.origin
         return "default"
+
+    def rank(self, key: str) -> int:
+        """Which layer sets a key; -1 for a default."""
+        return max((i for i, layer in enumerate(self.layers) if contains(layer.data, key)), default=-1)
+
+    def folder(self, key: str) -> Path | None:
+        """The folder of the file that sets a key; None for the command line, and for a default."""
+        layer = next((la for la in reversed(self.layers) if contains(la.data, key)), None)
+        return layer.document.path.parent if layer and layer.document else None
 
     def where(self, key: str) -> str:
         """The origin as an error names it: the override itself when it stood on the command line."""

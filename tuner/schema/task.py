@@ -15,6 +15,7 @@ class LossOn(StrEnum):
 
     assistant = "assistant"
     last_assistant = "last_assistant"
+    completion = "completion"
     all = "all"
 
 
@@ -36,6 +37,7 @@ class Sft(Task):
     impl: ClassVar[str] = "tuner.tasks.sft"
 
     loss_on: LossOn = opt(LossOn.assistant, affects="prepare baseline")
-    """Which tokens are trained: `assistant` (every assistant turn with its end of turn), `last_assistant`, or `all`."""
+    """Which tokens are trained: `assistant` (every assistant turn with its end of turn), `last_assistant`, `completion`
+    (the turns that answer the prompt of a prompt/completion row; elsewhere the last one), or `all`."""
     packing: bool = opt(False, affects="prepare")
     """Fill rows up to `max_length` with several conversations that do not see each other; needs `trainer.padding_free`."""

@@ -36,7 +36,7 @@ class Wandb(Tracker):
 @kind("tracking", "trackio")
 @dataclass(kw_only=True)
 class Trackio(Tracker):
-    """Trackio: local first, on a Space when asked."""
+    """Trackio, a dashboard on this machine (`trackio show`; its data lie where TRACKIO_DIR says)."""
 
 
 @kind("tracking", "tensorboard")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from tuner.errors import Problem, nearest
 from tuner.registry import kinds
 from tuner.schema.base import Section
+from tuner.schema.documents import OWN, list_options
 from tuner.schema.recipe import GROUPS, Recipe, nested_class, section_class
 from tuner.schema.synonyms import SYNONYMS
 
@@ -55,10 +57,10 @@ class Walk:
                     self.problems.append(dataclasses.replace(problem, where=where(dotted)))
             elif isinstance(value, dict):
                 clean[key] = self.mapping(value, inner, f"{dotted}.", where)
-            elif value is not None or cls is Recipe:
-                fix = f"`- {key}: {value}` in the recipe's `defaults` chooses an option" if key in GROUPS else f"write `{key}: {{…}}`"
+            elif value is not None:
+                fix = _as_section(key, value) if cls is Recipe else f"write `{key}: {{…}}`"
                 self.problems.append(Problem(what=f"`{dotted}` is a section, not a value", where=where(dotted), fix=fix))
-            else:
+            elif cls is not Recipe:  # a section of the recipe that stands empty sets nothing
                 clean[key] = None
         return clean
 
@@ -78,6 +80,20 @@ class Walk:
             self.problems.append(Problem(what=f"`{dotted}` does not exist for {group}={self.variants[group]}", where=where, fix=fix))
             return
         self.problems.append(Problem(what=f"unknown key `{dotted}`", where=where, fix=suggest(dotted, cls)))
+
+
+def _as_section(group: str, value: Any) -> str:
+    """How a section that was written as `data: train.jsonl` was probably meant."""
+    options, own = list_options(group), OWN.get(group, "").rpartition(".")[2]
+    if isinstance(value, str):
+        if value in options:
+            return f"`- {group}: {value}` in the recipe's `defaults` chooses an option"
+        guess = nearest(value, options)
+        if own and ("/" in value or "." in value or not guess):
+            return f"write `{group}: {{{own}: {value}}}`"
+        if guess:
+            return f"did you mean `- {group}: {guess}` in the recipe's `defaults`?"
+    return f"write its keys below it, see `tune explain {group}`; options for the recipe's `defaults`: {', '.join(options)}"
 
 
 def _field_names(cls: type) -> tuple[str, ...]:
@@ -128,13 +144,13 @@ def check_value(cls: type[Section], spec: dataclasses.Field[Any], value: Any, do
         return None
     hint = get_type_hints(cls)[spec.name]
     if spec.metadata["accepts"] and not _accepted(spec.metadata["accepts"], value):
-        return Problem(what=f"`{dotted}` takes {spec.metadata['accepts']}, not {value!r}", fix=_example(hint, dotted))
+        return Problem(what=f"`{dotted}` takes {spec.metadata['accepts']}, not {value!r}", fix=_example(hint, dotted, value))
     node = OmegaConf.structured(cls)
     try:
         node[spec.name] = value
         converted = node[spec.name]
     except OmegaConfBaseException:
-        return Problem(what=f"`{dotted}` takes {type_name(cls, spec)}, not {value!r}", fix=_example(hint, dotted))
+        return Problem(what=f"`{dotted}` takes {type_name(cls, spec)}, not {value!r}", fix=_example(hint, dotted, value))
     return check_range(spec, converted, dotted)
 
 
@@ -146,6 +162,8 @@ def resolver_problem(text: str, dotted: str) -> Problem:
 
 def check_range(spec: dataclasses.Field[Any], value: Any, dotted: str) -> Problem | None:
     """None when the value lies within the field's bounds, else the problem (without its place)."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return Problem(what=f"`{dotted}` must be a finite number, not {value}", fix=f"see `tune explain {dotted}`")
     for bound, limit in spec.metadata["bounds"].items():
         words, holds = BOUNDS[bound]
         if value is not None and not holds(value, limit):
@@ -176,8 +194,8 @@ def type_name(cls: type[Section], spec: dataclasses.Field[Any]) -> str:
     return hint.__name__ if isinstance(hint, type) and not hasattr(hint, "__args__") else str(hint).replace("None", "null")
 
 
-def _example(hint: Any, dotted: str) -> str:
-    """How a right value looks."""
+def _example(hint: Any, dotted: str, value: Any) -> str:
+    """How a right value looks, the nearest one first where there is a choice."""
     examples = {
         float: "write a number, as 0.5 or 1e-4",
         int: "write it as 16",
@@ -186,4 +204,7 @@ def _example(hint: Any, dotted: str) -> str:
         list[str]: "write it as [one, two]",
     }
     members = getattr(hint, "__members__", None)
-    return f"one of {', '.join(members)}" if members else examples.get(hint, f"see `tune explain {dotted}`")
+    if not members:
+        return examples.get(hint, f"see `tune explain {dotted}`")
+    guess = nearest(str(value), members)
+    return (f"did you mean `{guess}`? " if guess else "") + f"one of {', '.join(members)}"

@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedTokenizerBase, TextIteratorStreamer
 
 from tuner.data.chat import prompt_ids
-from tuner.data.columns import Messages
+from tuner.data.turns import Message
 from tuner.errors import TuneError
 from tuner.eval.generate import settings
 from tuner.model.adapt import attach
@@ -23,7 +23,7 @@ from tuner.render import out
 from tuner.runs import read_json
 from tuner.schema.adapter import Full
 from tuner.schema.hardware import Hardware
-from tuner.schema.model import Model
+from tuner.schema.model import Model, Source
 
 
 class Voice:
@@ -32,7 +32,7 @@ class Voice:
     def __init__(self, name: str, model: Any, tokenizer: PreTrainedTokenizerBase, *, adapter: bool | None = None) -> None:
         self.name, self.model, self.tokenizer, self.adapter = name, model, tokenizer, adapter
 
-    def stream(self, messages: Messages, *, max_new_tokens: int) -> Iterator[str]:
+    def stream(self, messages: list[Message], *, max_new_tokens: int) -> Iterator[str]:
         """Pieces of the answer as they come, greedily, by the serving path."""
         ids = torch.tensor([prompt_ids(messages, self.tokenizer)], device=self.model.device)
         streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
@@ -66,7 +66,7 @@ def voices_of_run(plan: Plan) -> list[Voice]:
     if not plan.stage("train").done:
         raise TuneError(f"{plan.name} has not finished training", plan.folder, "run its recipe again: it goes on where it stopped")
     recipe = plan.load_recipe()
-    tokenizer, _ = load_tokenizer(recipe.model, progress=out.print)
+    tokenizer, _ = load_tokenizer(Model(id=plan.folder, source=Source.local), progress=out.print)  # with the template it was trained with
     device = pick_device(recipe.hardware)
     base = load_base(recipe.model, device, progress=out.print)
     if isinstance(recipe.adapter, Full):
@@ -95,7 +95,7 @@ def ask(voices: list[Voice], message: str, *, system: str | None, max_new_tokens
 def converse(voices: list[Voice], *, system: str | None, max_new_tokens: int) -> None:
     """A conversation until an empty line, Ctrl-D or Ctrl-C; each voice keeps its own history."""
     out.print("type a message; an empty line ends")
-    histories: dict[str, Messages] = {v.name: [{"role": "system", "content": system}] if system else [] for v in voices}
+    histories: dict[str, list[Message]] = {v.name: [{"role": "system", "content": system}] if system else [] for v in voices}
     while True:
         try:
             message = out.input("[bold]>[/] ").strip()

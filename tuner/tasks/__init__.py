@@ -22,6 +22,12 @@ class Task(Protocol):
     def check(self, run: Run, rows: Rows) -> None:
         """Raises TuneError when the held-out rows cannot be measured: what `tune check` and a run ask before any training."""
 
+    def possible(self, run: Run) -> None:
+        """Raises TuneError when the recipe cannot be trained with this model (no weights are loaded): asked before anything is measured."""
+
+    def show(self, run: Run, rows: Rows, index: int) -> dict[str, Any]:
+        """A training row as the model sees it: `place`, `tokens`, `supervised_tokens`, `truncated`, `segments` of text and trained."""
+
     def load(self, run: Run, *, trainable: bool = False, tuned: Path | None = None) -> nn.Module:
         """The base model, the model to train (`trainable`), or the result in the folder `tuned`."""
 

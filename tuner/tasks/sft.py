@@ -12,20 +12,21 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 
 from tuner.context import Run
-from tuner.data.audit import audit, gate, statistics
-from tuner.data.chat import TokenRow, end_of_turn, tokenize
-from tuner.data.columns import conversations, shared_system
+from tuner.data.audit import audit, gate, segments, statistics
+from tuner.data.chat import TokenRow, answer_of, end_of_turn, tokenize
+from tuner.data.layout import Layout, read_all, shared_system
 from tuner.data.load import Rows
 from tuner.data.splits import split
 from tuner.data.store import TokenRows, write_packs, write_rows
-from tuner.errors import BAD_RECIPE, GATE, TuneError
+from tuner.data.turns import Example, is_silent
+from tuner.errors import BAD_RECIPE, GATE, Problem, TuneError
 from tuner.eval.generate import answers, settings
 from tuner.eval.loss import row_losses
 from tuner.eval.scores import Scored
 from tuner.eval.scores import score as score_answer
 from tuner.model import packed
 from tuner.model.adapt import attach, quantization, wrap
-from tuner.model.load import DTYPES, load_base, load_folder, load_tokenizer
+from tuner.model.load import DTYPES, load_base, load_empty, load_folder, load_tokenizer
 from tuner.runs import write_json
 from tuner.schema.adapter import Full
 from tuner.schema.task import Sft
@@ -50,25 +51,56 @@ def prepare(run: Run, rows: Rows, folder: Path) -> None:
     """Render, tokenize and mask; audit; write what can teach."""
     task = _task(run)
     tokenizer = tokenizer_of(run)
-    shape, messages = conversations(rows, run.recipe.data, place=rows.place)
-    tokens = list(tokenize(messages, tokenizer, task))
-    found = audit(tokens, tokenizer, end_of_turn=end_of_turn(tokenizer))
+    layout, examples, misfits = _examples(run, rows)
+    run.tell(f"the rows are laid out as {layout}")
+    tokens = list(tokenize(examples, tokenizer, task))
+    found = audit(tokens, tokenizer, end_of_turn=end_of_turn(tokenizer)) | {"rows_without_answer": sum(map(is_silent, examples))}
     gate(found, max_length=task.max_length)
     kept = [row for row in tokens if row.trained.any()]
     write_rows(folder, kept)
+    data = run.recipe.data
+    source = {"path": data.path, "id": data.id, "format": data.format.value, "shape": layout.shape.value, "columns": layout.columns}
+    facts = {"train": statistics(kept), "eval": {"rows": len(split(run)[1])}, "source": source, "system": shared_system(examples)}
     if task.packing:
-        write_packs(folder, [len(row.ids) for row in kept], task.max_length)
-    source = {"path": run.recipe.data.path, "id": run.recipe.data.id, "format": run.recipe.data.format.value, "shape": shape.value}
-    facts = {"train": statistics(kept), "eval": {"rows": len(split(run)[1])}, "source": source, "system": shared_system(messages)}
+        packs = write_packs(folder, [len(row.ids) for row in kept], task.max_length)
+        fill = sum(len(row.ids) for row in kept) / (len(packs) * task.max_length)
+        facts["packs"] = {"rows": len(packs), "capacity": task.max_length, "fill": round(fill, 4)}
+    if skipped := [asdict(problem) for problem in (*rows.skipped, *misfits)]:
+        write_json(folder / "skipped.json", skipped)
+        facts["skipped"] = {"rows": len(skipped), "first": [f"{p['where']}: {p['what']}" for p in skipped[:10]]}
     write_json(folder / "data.json", facts)
     write_json(folder / "audit.json", found)
-    if rows.skipped:
-        write_json(folder / "skipped.json", [asdict(problem) for problem in rows.skipped])
+
+
+def _examples(run: Run, rows: Rows) -> tuple[Layout, list[Example], list[Problem]]:
+    """Rows as conversations. Raises TuneError (code 2) when they are something else."""
+    layout, found, misfits = read_all(rows, run.recipe.data, place=rows.place)
+    if layout.kind == "conversation":
+        return layout, found, misfits
+    fix = "name the columns that make a conversation: `data.columns={prompt: …, completion: …}`"
+    if layout.kind in ("preference", "unpaired"):
+        fix = "`data.shape=messages` (or `sharegpt`) learns each conversation whatever its label; or " + fix
+    raise TuneError(f"`task: sft` learns from conversations, and these rows are laid out as {layout}", rows.place(0), fix)
+
+
+def show(run: Run, rows: Rows, index: int) -> dict[str, Any]:
+    """One training row as the model sees it."""
+    tokenizer = tokenizer_of(run)
+    _, examples, _ = _examples(run, rows[index : index + 1])
+    (row,) = tokenize(examples, tokenizer, _task(run))
+    counts = {"tokens": len(row.ids), "supervised_tokens": int(row.trained.sum()), "truncated": row.truncated}
+    return {"place": rows.place(index), **counts, "segments": segments(row, tokenizer)}
 
 
 def check(run: Run, rows: Rows) -> None:
     """Held-out rows are laid out as the recipe says and end with an answer."""
-    _held_out(run, rows)
+    _held_out(run, rows, limit=run.recipe.eval.limit)
+
+
+def possible(run: Run) -> None:
+    """Adapter, padding-free training and packing fit the model, as far as its configuration tells: no weights are read."""
+    quantization(run.recipe.adapter, DTYPES[run.recipe.model.dtype])
+    _padding_free(run, wrap(load_empty(run.recipe.model, progress=run.tell), run.recipe.adapter))
 
 
 def load(run: Run, *, trainable: bool = False, tuned: Path | None = None) -> nn.Module:
@@ -90,7 +122,7 @@ def trainer(run: Run, model: nn.Module, args: TrainingArguments, prepared: Path,
     held_out = None
     if run.recipe.trainer.eval_steps:
         held_out = run.folder / "validation"
-        write_rows(held_out, [row for row, _ in _held_out(run, split(run)[1])])
+        write_rows(held_out, [row for row, _ in _held_out(run, split(run)[1], limit=None)])
     return TokenTrainer(
         model=model,
         args=args,
@@ -128,22 +160,23 @@ def _padding_free(run: Run, model: nn.Module) -> bool:
     return False
 
 
-def _held_out(run: Run, rows: Rows) -> list[tuple[TokenRow, Scored]]:
-    _, found = conversations(rows, run.recipe.data, place=rows.place)
-    found = [m for m in found if m[-1]["role"] == "assistant"][: run.recipe.eval.limit]
+def _held_out(run: Run, rows: Rows, *, limit: int | None) -> list[tuple[TokenRow, Scored]]:
+    _, examples, _ = _examples(run, rows)
+    found = [e for e in examples if e["messages"][-1]["role"] == "assistant"][:limit]
     if not found:
         raise TuneError("no held-out conversation ends with an assistant message", "data.eval_path", "the last message is what is measured")
-    tokens = list(tokenize(found, tokenizer_of(run), _task(run)))
+    tokenizer = tokenizer_of(run)
+    tokens = list(tokenize(found, tokenizer, _task(run)))
     if not any(row.trained[1:].any() for row in tokens):
         what = f"no token of {len(tokens)} held-out rows would be measured: all of them are cut before the answer"
         raise TuneError(what, "task.max_length", f"raise it (now {_task(run).max_length} tokens) or shorten the rows", code=GATE)
-    scored = [Scored(prompt=messages[:-1], reference=messages[-1]["content"]) for messages in found]
+    scored = [Scored(prompt=e["messages"][:-1], reference=answer_of(e, tokenizer), tools=e["tools"]) for e in found]
     return list(zip(tokens, scored, strict=True))
 
 
 def score(run: Run, model: nn.Module, rows: Rows) -> list[Scored]:
     """Loss of every held-out row, and its generated answer scored."""
-    pairs, tokenizer, wanted = _held_out(run, rows), tokenizer_of(run), run.recipe.eval
+    pairs, tokenizer, wanted = _held_out(run, rows, limit=run.recipe.eval.limit), tokenizer_of(run), run.recipe.eval
     with run.progress("held-out loss", len(pairs)) as tick:
         losses = row_losses(model, [tokens for tokens, _ in pairs], tick=tick)
     scored = [row for _, row in pairs]
@@ -151,8 +184,7 @@ def score(run: Run, model: nn.Module, rows: Rows) -> list[Scored]:
         row.loss_sum, row.tokens = loss_sum, count
     if wanted.generate:
         with run.progress("held-out answers", len(pairs)) as tick:
-            prompts = [row.prompt for row in scored]
-            texts = answers(model, tokenizer, prompts, max_new_tokens=wanted.max_new_tokens, batch_size=wanted.batch_size, tick=tick)
+            texts = answers(model, tokenizer, scored, max_new_tokens=wanted.max_new_tokens, batch_size=wanted.batch_size, tick=tick)
         for row, text in zip(scored, texts, strict=True):
             row.answer, row.scores = text, score_answer(text, row.reference, wanted.metrics)
     return scored

@@ -22,10 +22,14 @@ Report = Callable[[dict[str, float], int, float], None]
 
 
 class Log(TrainerCallback):
-    """Appends each log entry to `train_log.jsonl`, with tokens per second, and tells `report` (entry, total steps, seconds left)."""
+    """Appends each log entry to `train_log.jsonl`, with tokens per second, and tells `report` (entry, total steps, seconds left).
 
-    def __init__(self, path: Path, report: Report) -> None:
+    `before` holds the seconds that earlier sessions of this training took; `time_s` counts them too.
+    """
+
+    def __init__(self, path: Path, report: Report = lambda entry, steps, left: None) -> None:
         self.path, self.report = path, report
+        self.before = 0.0
         self.began = self.last = time.perf_counter()
         self.first_step: int | None = None
         self.tokens_before = 0
@@ -37,6 +41,7 @@ class Log(TrainerCallback):
         if self.path.is_file():
             kept = [line for line in self.path.read_text(encoding="utf-8").splitlines() if _step(line) <= state.global_step]
             write_text(self.path, "".join(f"{line}\n" for line in kept))
+            self.before = max((json.loads(line).get("time_s", 0.0) for line in kept), default=0.0)
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float] | None = None, **_: Any
@@ -52,7 +57,7 @@ class Log(TrainerCallback):
             entry |= {
                 "tokens": tokens,
                 "tokens_per_s": round((tokens - self.tokens_before) / (now - self.last), 1),
-                "time_s": round(now - self.began, 3),
+                "time_s": round(self.before + now - self.began, 3),
             }
             done = state.global_step - (self.first_step or 0)
             left = (now - self.began) / done * (state.max_steps - state.global_step) if done else math.nan
@@ -77,10 +82,11 @@ class LossGuard(TrainerCallback):
     """Stops on a loss that is no number or has exploded, before the step can be saved. Raises TuneError (code 3)."""
 
     def __init__(self, factor: float) -> None:
-        self.factor, self.lowest = factor, math.inf
+        self.factor, self.lowest, self.chance = factor, math.inf, math.inf
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """A resumed training is compared with what it had reached."""
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any) -> None:
+        """A resumed training is compared with what it had reached. `chance` is the loss of a model that guesses any token alike."""
+        self.chance = math.log(model.config.get_text_config().vocab_size)
         self.lowest = min((entry["loss"] for entry in state.log_history if "loss" in entry), default=math.inf)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -96,7 +102,8 @@ class LossGuard(TrainerCallback):
         loss = logs["loss"]
         if not math.isfinite(loss) or not math.isfinite(logs.get("grad_norm", 0.0)):
             self._stop("the loss or its gradient is not a number", args, state)
-        if loss > self.factor * max(self.lowest, 0.05):
+        worse_than_chance = loss > 2 * max(self.chance, self.lowest)
+        if worse_than_chance or loss > self.factor * max(self.lowest, 0.05):
             self._stop(f"the loss has exploded: {loss:.3g}, after {self.lowest:.3g} at its lowest", args, state)
         self.lowest = min(self.lowest, loss)
 
@@ -148,9 +155,9 @@ class Interrupt(TrainerCallback):
     def __init__(self, tell: Callable[[str], None]) -> None:
         self.tell = tell
         self.signal_number: int | None = None
+        self.before: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                signal.signal(number, self._received)
+            self.before = {number: signal.signal(number, self._received) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
 
     def _received(self, number: int, frame: FrameType | None) -> None:
         if self.signal_number is not None:
@@ -165,10 +172,5 @@ class Interrupt(TrainerCallback):
 
     def release(self) -> None:
         """Give the signals back."""
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in (
-                (signal.SIGINT, signal.default_int_handler),
-                (signal.SIGTERM, signal.SIG_DFL),
-                (signal.SIGHUP, signal.SIG_DFL),
-            ):
-                signal.signal(number, handler)
+        for number, handler in self.before.items():
+            signal.signal(number, handler)

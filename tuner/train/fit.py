@@ -57,10 +57,11 @@ def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
     checkpoint = newest(folder, tell=run.tell)
     if checkpoint:
         run.tell(f"going on from step {step_of(checkpoint)} of {args.max_steps}")
-    interrupt = Interrupt(run.tell)
+    interrupt, log = Interrupt(run.tell), Log(run.folder / "train_log.jsonl")
     try:
         with progress.training(args.max_steps, step_of(checkpoint) if checkpoint else 0) as report, fast_casts(model, args):
-            trainer = task.trainer(run, model, args, prepared, _callbacks(run, interrupt, report))
+            log.report = report
+            trainer = task.trainer(run, model, args, prepared, _callbacks(run, interrupt, log))
             if checkpoint and _finished(checkpoint, args.max_steps, run.recipe.trainer.early_stopping_patience):
                 trainer.state = _state(checkpoint)
                 trainer._load_from_checkpoint(str(checkpoint), model)
@@ -79,8 +80,16 @@ def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
             fix = "delete the folder `checkpoints` beside it and run again: training starts over"
             raise TuneError(f"the checkpoint of the best step {best} cannot be used: {reason}", str(lowest), fix, code=ENVIRONMENT)
         trainer._load_from_checkpoint(str(lowest), model)
-    _save(run, task, model)
-    return {"steps": trainer.state.global_step, "best_step": best, "tokens": trainer.state.num_input_tokens_seen, **counts}
+    files = _save(run, task, model)
+    before = log.before if checkpoint else 0.0
+    return {
+        "files": files,
+        "seconds_before": before,
+        "steps": trainer.state.global_step,
+        "best_step": best,
+        "tokens": trainer.state.num_input_tokens_seen,
+        **counts,
+    }
 
 
 def _state(checkpoint: Path) -> TrainerState:
@@ -94,16 +103,16 @@ def _finished(checkpoint: Path, max_steps: int, patience: int | None) -> bool:
     return state.global_step >= max_steps or out_of_patience(state.log_history, patience)
 
 
-def _callbacks(run: Run, interrupt: Interrupt, report: Any) -> list[TrainerCallback]:
+def _callbacks(run: Run, interrupt: Interrupt, log: Log) -> list[TrainerCallback]:
     trainer = run.recipe.trainer
-    found: list[TrainerCallback] = [LossGuard(trainer.max_loss_factor), Log(run.folder / "train_log.jsonl", report), interrupt]
+    found: list[TrainerCallback] = [LossGuard(trainer.max_loss_factor), log, interrupt]
     if trainer.load_best_model_at_end or trainer.early_stopping_patience:
         found.append(SaveAtBest(trainer.early_stopping_patience))
     return [*found, Checkpoints(trainer.save_total_limit), *trackers(run)]
 
 
-def _save(run: Run, task: Trainable, model: Any) -> None:
-    """Write the result beside, check that its weights can be read, then move each file to its place."""
+def _save(run: Run, task: Trainable, model: Any) -> list[str]:
+    """Write the result beside, check that its weights can be read, then move each file to its place; returns where they are."""
     beside = run.folder / ".saving"
     shutil.rmtree(beside, ignore_errors=True)
     task.save(run, model, beside)
@@ -111,6 +120,8 @@ def _save(run: Run, task: Trainable, model: Any) -> None:
         with safe_open(str(weights), framework="pt") as tensors:
             assert tensors.keys()
     (beside / "README.md").unlink(missing_ok=True)  # PEFT's own card; ours is written with the metrics
-    for path in sorted(beside.iterdir()):
+    saved = sorted(beside.iterdir())
+    for path in saved:
         path.replace(run.folder / path.name)
     beside.rmdir()
+    return [str(run.folder / path.name) for path in saved]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import netrc
+import os
 from importlib.util import find_spec
 from typing import Any
+from urllib.parse import urlsplit
 
 from transformers import TrainerCallback
 
@@ -29,19 +32,33 @@ class _Scalars(TrainerCallback):
         self.finish()
 
 
-def trackers_installed(tracking: Tracking) -> None:
-    """Raises TuneError (code 4) when the chosen dashboard's package is not installed."""
+def trackers_ready(tracking: Tracking) -> None:
+    """Raises TuneError (code 4) when the chosen dashboard's package is not installed, or when wandb would ask for an API key."""
     if not isinstance(tracking, NoTracking) and find_spec(tracking.kind) is None:
         fix = f"pip install 'tuner[{tracking.kind}]', or use tracking=none"
         raise TuneError(
             f"tracking={tracking.kind} needs a package that is not installed: {tracking.kind}", "tracking", fix, code=ENVIRONMENT
         )
+    if tracking.kind == "wandb" and not _wandb_can_start():
+        fix = "`wandb login`, or set WANDB_API_KEY, or WANDB_MODE=offline (needs no account), or use tracking=none"
+        raise TuneError("wandb has no API key", "tracking", fix, code=ENVIRONMENT)
+
+
+def _wandb_can_start() -> bool:
+    """Whether it is told to stay offline, or has a key: in the environment, or where `wandb login` leaves it."""
+    if os.environ.get("WANDB_API_KEY") or load("wandb").setup().settings.mode not in (None, "online", "shared"):
+        return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
 
 
 def trackers(run: Run) -> list[TrainerCallback]:
     """Callbacks of the chosen dashboard. Raises TuneError (code 4) when its package is missing or refuses to start."""
     tracking = run.recipe.tracking
-    trackers_installed(tracking)
+    trackers_ready(tracking)
     if isinstance(tracking, NoTracking):
         return []
     name = f"{run.plan.name}-{run.folder.name}"

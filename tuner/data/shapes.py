@@ -1,0 +1,118 @@
+"""The row layouts that are known: `SHAPES[RowShape.alpaca]` says which columns it needs, and reads such a row as an Example.
+
+An Example is one of six kinds, whatever the rows look like: `conversation` {messages, tools}, `preference` {prompt, chosen, rejected},
+`unpaired` {prompt, completion, label}, `labelled` {text, text_pair, label, score, image or audio}, `tagged` {tokens, tags}, `text` {text}.
+Messages are Transformers': role, content (text, or parts), tool_calls, reasoning_content; `train: false` keeps the loss off one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from tuner.data import turns
+from tuner.data.turns import Misfit
+from tuner.schema.data import RowShape
+
+Row = dict[str, Any]
+Example = dict[str, Any]
+
+# Names that other people give to our columns, tried where ours is not there.
+ALSO = {
+    "messages": ("conversation", "dialog", "dialogue"),
+    "conversations": ("conversation",),
+    "prompt": ("query", "input", "question"),
+    "completion": ("response", "output", "answer"),
+    "question": ("query",),
+    "answer": ("response",),
+    "output": ("response",),
+    "input": ("context",),
+    "chosen": ("preferred", "accepted"),
+    "rejected": ("dispreferred",),
+    "text": ("sentence", "content", "document"),
+    "label": ("labels", "category", "class"),
+    "sentence1": ("premise", "text1"),
+    "sentence2": ("hypothesis", "text2"),
+    "tokens": ("words",),
+    "tags": ("ner_tags", "pos_tags"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """A row layout: the columns it needs and may have, the kind of Example it gives, and how."""
+
+    needs: tuple[str, ...]
+    kind: str
+    read: Callable[[Row], Example]
+    may_have: tuple[str, ...] = ()
+
+
+def _labelled(*names: str) -> Callable[[Row], Example]:
+    def read(row: Row) -> Example:
+        return {name: row[name] for name in names if row.get(name) is not None}
+
+    return read
+
+
+def _pair(row: Row) -> Example:
+    try:
+        target = {"score": float(row["score"])} if "score" in row else {"label": row["label"]}
+    except (TypeError, ValueError) as error:
+        raise Misfit(f"`score` is no number: {row['score']!r}") from error
+    return {"text": turns.text(row, "sentence1"), "text_pair": turns.text(row, "sentence2"), **target}
+
+
+def _tagged(row: Row) -> Example:
+    tokens, tags = turns.items(row, "tokens"), turns.items(row, "tags")
+    if len(tokens) != len(tags):
+        raise Misfit(f"{len(tokens)} tokens, but {len(tags)} tags")
+    return {"tokens": tokens, "tags": tags}
+
+
+# In the order in which they are tried: the more a shape needs, the earlier.
+SHAPES: dict[RowShape, Shape] = {
+    RowShape.preference: Shape(
+        needs=("chosen", "rejected"),
+        may_have=("prompt", "messages", "conversations", "instruction", "input", "question", "system", "tools"),
+        kind="preference",
+        read=turns.preference,
+    ),
+    RowShape.unpaired_preference: Shape(
+        needs=("label",),
+        may_have=("messages", "conversations", "prompt", "completion", "system", "tools"),
+        kind="unpaired",
+        read=turns.unpaired,
+    ),
+    RowShape.messages: Shape(
+        needs=("messages",), may_have=("tools",), kind="conversation", read=partial(turns.conversation, column="messages")
+    ),
+    RowShape.sharegpt: Shape(
+        needs=("conversations",),
+        may_have=("system", "tools"),
+        kind="conversation",
+        read=partial(turns.conversation, column="conversations"),
+    ),
+    RowShape.alpaca: Shape(
+        needs=("instruction", "output"), may_have=("input", "system", "history"), kind="conversation", read=turns.alpaca
+    ),
+    RowShape.prompt_completion: Shape(
+        needs=("prompt", "completion"),
+        may_have=("system", "tools"),
+        kind="conversation",
+        read=partial(turns.asked, ask="prompt", answer="completion"),
+    ),
+    RowShape.question_answer: Shape(
+        needs=("question", "answer"), may_have=("system",), kind="conversation", read=partial(turns.asked, ask="question", answer="answer")
+    ),
+    RowShape.tags: Shape(needs=("tokens", "tags"), kind="tagged", read=_tagged),
+    RowShape.pair: Shape(needs=("sentence1", "sentence2"), may_have=("score", "label"), kind="labelled", read=_pair),
+    RowShape.image: Shape(
+        needs=("image",), may_have=("label", "text", "question", "answer"), kind="labelled", read=_labelled("image", "label", "text")
+    ),
+    RowShape.audio: Shape(needs=("audio",), may_have=("label", "text"), kind="labelled", read=_labelled("audio", "label", "text")),
+    RowShape.label: Shape(needs=("text", "label"), kind="labelled", read=_labelled("text", "label")),
+    RowShape.text: Shape(needs=("text",), kind="text", read=lambda row: {"text": turns.text(row, "text")}),
+}

@@ -1,0 +1,89 @@
+"""Rows as the model sees them: `report(run, row=7000, as_json=False)` prints one, trained text told apart, and the set's statistics."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+from rich.table import Table
+
+from tuner.context import Run
+from tuner.data.splits import split
+from tuner.errors import OK, TuneError
+from tuner.pipeline import execute
+from tuner.registry import load
+from tuner.render import number, out, print_error, print_json, shorten
+from tuner.runs import read_json
+from tuner.tasks import Task
+
+FIRST_ROWS = 3
+BAR = 40  # characters of the longest bar
+
+
+def report(run: Run, *, row: int, as_json: bool) -> int:
+    """Print row `row` (counted from 1; 0: the first few), then what the prepare stage counted. Returns the exit code of what it found."""
+    task = cast(Task, load(run.recipe.task.impl))
+    rows, _ = split(run)
+    if row > len(rows):
+        raise TuneError(f"there is no row {row}", "--row", f"the training rows are {len(rows)}")
+    shown = [task.show(run, rows, index) for index in ([row - 1] if row else range(min(FIRST_ROWS, len(rows))))]
+    error = None
+    try:
+        execute(run, only=("prepare",))
+    except TuneError as caught:  # a gate: the rows are shown all the same
+        error = caught
+    folder = Path(run.stage_folder("prepare"))
+    found = {n: read_json(folder / f"{n}.json") if (folder / f"{n}.json").is_file() else None for n in ("data", "audit")}
+    if as_json:
+        print_json({"rows": shown, **found})
+    else:
+        for one in shown:
+            _print_row(one)
+        if found["data"] and found["audit"]:
+            _print_statistics(found["data"], found["audit"])
+    if error:
+        print_error(error)
+        return error.code
+    return OK
+
+
+def _print_row(shown: dict[str, Any]) -> None:
+    """The place of a row, then its text: what is trained in green (in double brackets where there is no colour)."""
+    facts = f"{shown['tokens']} tokens, {shown['supervised_tokens']} trained" + (", cut" if shown["truncated"] else "")
+    out.print(f"[bold]{shorten(shown['place'])}[/]  {facts}", highlight=False)
+    print_segments(shown["segments"])
+
+
+def print_segments(segments: list[dict[str, Any]]) -> None:
+    """Text with what is trained told apart."""
+    for part in segments:
+        if out.is_terminal:
+            out.print(part["text"], end="", markup=False, highlight=False, style="green" if part["trained"] else "dim")
+        else:
+            out.print(f"[[{part['text']}]]" if part["trained"] else part["text"], end="", markup=False, highlight=False)
+    out.print()
+
+
+def _print_statistics(data: dict[str, Any], audit: dict[str, Any]) -> None:
+    train, length = data["train"], data["train"]["length"]
+    table = Table(show_header=False, box=None, pad_edge=False)
+    lines = {
+        "layout": data["source"]["shape"],
+        "rows": f"{number(train['rows'])} to train, {number(data['eval']['rows'])} held out",
+        "tokens": f"{number(train['tokens'])}, of which {audit['share']:.1%} are trained",
+        "length": f"{length['min']} to {length['max']} tokens, {length['mean']} on average, 95 % within {length['p95']}",
+        "cut": f"{number(audit['rows_truncated'])} rows",
+        "untrained": f"{number(audit['rows_fully_masked'])} rows have nothing to train and are left out",
+        "duplicates": f"{number(train['duplicates'])} rows are the same as an earlier one",
+    }
+    if packs := data.get("packs"):
+        lines["packs"] = f"{number(packs['rows'])} of {packs['capacity']} tokens, {packs['fill']:.1%} full"
+    if skipped := data.get("skipped"):
+        lines["skipped"] = f"{number(skipped['rows'])} rows could not be read, the first: {skipped['first'][0]}"
+    for name, text in lines.items():
+        table.add_row(name, text)
+    out.print(table)
+    out.print("\ntokens a row")
+    most = max(count for _, count in train["histogram"])
+    for bound, count in train["histogram"]:
+        out.print(f"{f'≤ {number(bound)}':>9}  {'█' * round(BAR * count / most):<{BAR}}  {number(count)}", highlight=False)
