@@ -16,8 +16,8 @@ import pyarrow
 import pytest
 from pyarrow import feather, ipc, parquet
 
-from tuner.data.columns import conversations
 from tuner.data.formats import detect, place, read_file
+from tuner.data.layout import read_all
 from tuner.data.load import Rows, read_rows
 from tuner.errors import Problem, TuneError
 from tuner.files import find_files
@@ -335,7 +335,7 @@ def test_xml_rows_before_a_break_are_read(tmp_path: Path) -> None:
 def media(folder: Path, *names: str) -> list[str]:
     for name in names:
         write(folder / name, b"not looked at")
-    return find_files(str(folder), beside=folder)
+    return find_files(str(folder), places=[folder])
 
 
 def test_images_are_labelled_by_their_folder(tmp_path: Path) -> None:
@@ -498,8 +498,8 @@ def test_columns_that_change_between_files_are_named_with_file_and_row(tmp_path:
         text = {"csv": ",".join(values[0]) + "\n" + ",".join(values[0].values()), "jsonl": json.dumps(values[0])}.get(kind)
         files.append(write(tmp_path / f"{number}.{kind}", text or columnar("parquet", values)))
     read = read_rows(files, Data())
-    with pytest.raises(TuneError, match="there is no `completion`") as caught:
-        conversations(read, Data(), place=read.place)
+    with pytest.raises(TuneError, match="completion") as caught:
+        read_all(read, Data(), place=read.place)
     assert caught.value.problems[0].where == (f"{files[1]}:1" if kind == "jsonl" else f"{files[1]}, row 1")
 
 
@@ -547,7 +547,7 @@ def test_rows_know_their_places_through_slices_and_choices(tmp_path: Path) -> No
     ],
 )
 def test_real_sets_are_read_whole(shared_data: Path, path: str, count: int, options: dict[str, Any]) -> None:
-    files = find_files(str(shared_data / path), beside=shared_data)
+    files = find_files(str(shared_data / path), places=[shared_data])
     read = read_rows(files, Data(**options))
     assert len(read) == count
     assert len({tuple(row) for row in read}) == 1, "all rows have the same columns"

@@ -47,7 +47,7 @@ def touch(folder: Path, *names: str) -> None:
 
 
 def names(folder: Path, form: str = "auto") -> list[str]:
-    return [os.path.relpath(f, folder) for f in find_files(str(folder), beside=folder, form=form)]
+    return [os.path.relpath(f, folder) for f in find_files(str(folder), places=[folder], form=form)]
 
 
 @pytest.mark.parametrize(
@@ -69,9 +69,9 @@ def test_endings_say_the_format_compressed_or_not(name: str, form: str | None) -
 
 
 def test_a_folder_of_tables_is_its_tables(tmp_path: Path) -> None:
-    touch(tmp_path, "b.jsonl.gz", "a.csv", "README.txt", "logo.png", "sub/c.csv", ".hidden.csv", "notes.md", "metadata.csv")
+    touch(tmp_path, "b.jsonl.gz", "a.csv", "words.txt", "logo.png", "sub/c.csv", ".hidden.csv", "notes.pdf", "metadata.csv")
     assert names(tmp_path) == ["a.csv", "b.jsonl.gz"]
-    assert names(tmp_path, "text") == ["README.txt"]
+    assert names(tmp_path, "text") == ["words.txt"]
     assert names(tmp_path, "images") == ["logo.png", "metadata.csv"]
     assert names(tmp_path, "csv") == ["a.csv"]
 
@@ -83,11 +83,11 @@ def test_a_folder_of_media_is_searched_to_its_depth(tmp_path: Path) -> None:
 
 
 def test_folders_of_texts_and_of_nothing(tmp_path: Path) -> None:
-    touch(tmp_path / "texts", "b.txt", "a.txt.gz")
-    assert names(tmp_path / "texts") == ["a.txt.gz", "b.txt"]
+    touch(tmp_path / "texts", "b.txt", "a.txt.gz", "c.md", "README.md", "LICENSE", "License.txt")
+    assert names(tmp_path / "texts") == ["a.txt.gz", "b.txt", "c.md"]
     touch(tmp_path / "rows", "metadata.jsonl")
     assert names(tmp_path / "rows") == ["metadata.jsonl"], "without media it is a table like any other"
-    touch(tmp_path / "none", "a.md")
+    touch(tmp_path / "none", "a.pdf", "README.md")
     with pytest.raises(TuneError, match="no data files in the folder"):
         names(tmp_path / "none")
 
@@ -95,7 +95,7 @@ def test_folders_of_texts_and_of_nothing(tmp_path: Path) -> None:
 def test_links_keep_their_names_and_do_not_go_round_in_circles(tmp_path: Path) -> None:
     touch(tmp_path, "blobs/0123", "store/x/1.jpg", "photos/dogs/1.jpg")
     (tmp_path / "train.jsonl").symlink_to(tmp_path / "blobs/0123")
-    assert find_files("train.jsonl", beside=tmp_path) == [str(tmp_path / "train.jsonl")], "as the Hub's cache keeps files"
+    assert find_files("train.jsonl", places=[tmp_path]) == [str(tmp_path / "train.jsonl")], "as the Hub's cache keeps files"
     (tmp_path / "photos/cats").symlink_to(tmp_path / "store/x")
     (tmp_path / "photos/dogs/up").symlink_to(tmp_path / "photos")
     assert names(tmp_path / "photos") == ["cats/1.jpg", "dogs/1.jpg"]
@@ -156,10 +156,10 @@ def memory() -> Iterator[Any]:
 def test_urls_are_kept_as_they_are(tmp_path: Path) -> None:
     for url in ("s3://bucket/a b/*.csv", "gs://b/x", "az://c/x", "hf://datasets/o/n/x.parquet", "https://h/x?y=1", "memory://x"):
         assert is_remote(url)
-        assert find_files(url, beside=tmp_path) == [url]
+        assert find_files(url, places=[tmp_path]) == [url]
         assert hashes([url]) == [url]
     touch(tmp_path, "a.csv")
-    assert find_files(f"file://{tmp_path}/a.csv", beside=tmp_path) == [str(tmp_path / "a.csv")]
+    assert find_files(f"file://{tmp_path}/a.csv", places=[tmp_path]) == [str(tmp_path / "a.csv")]
     assert not is_remote("a.csv")
 
 
