@@ -233,6 +233,7 @@ def test_quotation_marks_inside_an_unquoted_value_are_text(tmp_path: Path) -> No
         ('text\tlabel\n"a ""b"" c"\t1\n', ['a "b" c']),
         ('text\tlabel\n"It\'s over," he said\t1\n', ['"It\'s over," he said']),  # unquoted: begins with a mark
         ('text\tlabel\n"open\t1\nclose"\t0\n', ['"open', 'close"']),  # read as quoting it would be one record over two lines
+        ('"text"\t"label"\n"\t\n"\t"1"\n', ["\t\n"]),  # where all is quoted it is one record
         ('text\tlabel\n"open\t1\nplain\t0\n', ['"open', "plain"]),
         ('text\tlabel\nsay "x"\t1\n', ['say "x"']),
     ],

@@ -116,9 +116,11 @@ def _has_quoting(source: Source) -> bool:
 
     Many a TSV is written without quoting, and has values that begin with a quotation mark (SemEval's STS).
     """
-    tabs, lines, marks = set[int](), 0, False
+    tabs, lines, marks, everything = set[int](), 0, False, False
     for line in source.lines():
         if isinstance(line, str) and (text := line.rstrip("\r\n")):
+            if not lines:
+                everything = all(len(cell) > 1 and cell[0] == cell[-1] == '"' for cell in text.split("\t"))
             tabs.add(text.count("\t"))
             lines, marks = lines + 1, marks or '"' in text
     if not marks:
@@ -128,7 +130,8 @@ def _has_quoting(source: Source) -> bool:
         widths = Counter(len(cells) for cells in reader if cells)
     except csv.Error:
         return False
-    if len(tabs) == 1 and widths.total() != lines:  # a "quoted" value would run over lines that are records by themselves
+    # A "quoted" value would run over lines that are records by themselves; it does where the header says that everything is quoted.
+    if len(tabs) == 1 and widths.total() != lines and not everything:
         return False
     return len(widths) == 1 or len(tabs) > 1
 
