@@ -26,13 +26,14 @@ _BY_FORMAT = {
     "xml": ".xml",
     "conll": ".conll .iob .bio",
     "webdataset": ".tar .tgz",
-    "text": ".txt .text",
+    "text": ".txt .text .md",
     "images": ".png .jpg .jpeg .webp .gif .bmp .tif .tiff",
     "audio": ".wav .flac .mp3 .ogg .opus .m4a .aac .aiff",
 }
 ENDINGS = {ending: form for form, endings in _BY_FORMAT.items() for ending in endings.split()}
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 MEDIA = ("images", "audio")
+_ABOUT = ("readme", "license", "licence", "notice", "changelog")  # what lies in a folder of texts and is none of them
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")  # columns of the media files beside them
 _REMOTE = re.compile(r"(?!file:)[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 SHIPPED_DATA = Path(__file__).resolve().parent / "conf" / "data"
@@ -107,10 +108,10 @@ def find_files(path: str, *, places: Sequence[Path], form: str = "auto") -> list
 def _inside(folder: Path, form: str) -> list[str]:
     """A folder's data files: its tables; where it has none, the images and audio in it and below it, with their metadata; else its texts.
 
-    A folder of tables may hold a README.txt, and one of images a licence: these are not rows.
+    A folder of tables may hold notes, and one of images a list of where they are from: these are not rows.
     """
     here = sorted(str(p) for p in folder.iterdir() if p.is_file() and not p.name.startswith(".") and format_of(p.name))
-    texts = [p for p in here if format_of(p) == "text"]
+    texts = [p for p in here if format_of(p) == "text" and os.path.basename(p).lower().split(".")[0] not in _ABOUT]
     tables = [p for p in here if format_of(p) not in ("text", *MEDIA) and os.path.basename(p) not in METADATA]
     if form == "text":
         return texts
@@ -118,7 +119,7 @@ def _inside(folder: Path, form: str) -> list[str]:
         return _media(str(folder), (form,))
     if form != "auto":  # said in the recipe, where the ending may be any
         return [p for p in tables if format_of(p) == form] or tables or texts
-    return tables or _media(str(folder), MEDIA) or texts or here
+    return tables or _media(str(folder), MEDIA) or texts or [p for p in here if os.path.basename(p) in METADATA]
 
 
 def _media(folder: str, kinds: Sequence[str]) -> list[str]:

@@ -19,18 +19,20 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 
 def read_json_lines(source: Source) -> Iterator[Found]:
     """A mapping a line; blank lines are left out."""
-    loads = json.loads
     for number, line in enumerate(source.lines(), 1):
         if isinstance(line, Problem):
             yield number, line
             continue
         try:
-            value = loads(line)
+            value = json.loads(line)
         except (ValueError, RecursionError) as error:
             if not line.isspace():  # asked here only: it would cost time on every good line
                 yield number, _not_json(source, line, error, number)
             continue
-        yield number, _row(source, value, line, line_number=number)
+        if isinstance(value, dict) and "\\u" not in line:  # what `_row` would find, without the call
+            yield number, value
+        else:
+            yield number, _row(source, value, line, line_number=number)
 
 
 def read_json(source: Source) -> Iterator[Found]:
@@ -50,7 +52,7 @@ def read_json(source: Source) -> Iterator[Found]:
                 yield row, _row(source, value, text, row_number=row)
             return
         at = _after_space(text, at + 1)
-        while text[at : at + 1] != "]" or row:
+        while row or text[at : at + 1] != "]":  # an empty array ends here, any other behind a value
             value, end = decoder.raw_decode(text, at)
             row += 1
             yield row, _row(source, value, text[at:end], row_number=row)
@@ -89,7 +91,7 @@ def _row(source: Source, value: Any, text: str, *, line_number: int | None = Non
 def _not_json(source: Source, text: str, error: Exception, line: int) -> Problem:
     if isinstance(error, json.JSONDecodeError):
         start = text.rfind("\n", 0, error.pos) + 1
-        shown = excerpt(text[start : start + 1_000_000].partition("\n")[0], error.colno)
+        shown = excerpt(text[start:].partition("\n")[0], error.colno)
         return source.problem(f"not valid JSON: {error.msg} (column {error.colno}): {shown}", line=line + error.lineno - 1)
     reason = "nested too deeply" if isinstance(error, RecursionError) else "a number of too many digits"
     return source.problem(f"not readable as JSON: {reason}: {excerpt(text)}", line=line)

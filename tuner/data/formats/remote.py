@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import tempfile
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -88,6 +89,8 @@ def _download(url: str, target: IO[bytes]) -> None:
 
 def _failed(path: str, error: Exception) -> TuneError:
     protocol = path.split("://", 1)[0]
+    if isinstance(error, urllib.error.HTTPError):
+        error.close()
     if isinstance(error, ImportError):
         needed = re.search(r"\binstall (?:the )?[`'\"]?([\w\[\]-]+)", str(error), re.IGNORECASE)
         fix = f"pip install {needed[1]}" if needed else f"install the package that fsspec needs for {protocol}://"

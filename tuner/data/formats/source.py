@@ -82,11 +82,11 @@ class Source:
         with self.open() as stream:
             head = stream.peek(4)
             encoding = next((name for mark, name in ENCODINGS if head.startswith(mark)), None)
-            if encoding == "utf-8-sig":
-                stream.read(3)
-            elif encoding or (b"\r" in head and b"\n" not in head):  # the second: line ends of the old Mac
+            old_mac = b"\r" in head and b"\n" not in head
+            if old_mac or encoding not in (None, "utf-8-sig"):
                 yield from self._wide_lines(stream, encoding or "utf-8")
                 return
+            stream.read(3 if encoding else 0)
             for number, raw in enumerate(stream, 1):
                 try:
                     line = raw.decode()
@@ -98,8 +98,9 @@ class Source:
     def _wide_lines(self, stream: IO[bytes], encoding: str) -> Iterator[str | Problem]:
         number = 0
         try:
-            for number, line in enumerate(io.TextIOWrapper(stream, encoding=encoding, newline=""), 1):
-                yield self.nul(line, number) if "\0" in line else line
+            with io.TextIOWrapper(stream, encoding=encoding, newline="") as text:
+                for number, line in enumerate(text, 1):
+                    yield self.nul(line, number) if "\0" in line else line
         except UnicodeDecodeError as error:
             yield self.undecodable(error, number + 1)
 

@@ -19,7 +19,7 @@ from tuner.errors import Problem, TuneError
 csv.field_size_limit(2**31 - 1)  # a document may be longer than the standard library's 128 KiB
 _Record = tuple[int, list[str] | Problem]  # the line that it begins on, and its cells
 _BATCH_ROWS = 1000
-_UNREADABLE = (pyarrow.ArrowException, OSError, ValueError, OverflowError)
+_UNREADABLE = (pyarrow.ArrowException, OSError, ValueError, OverflowError, MemoryError)  # the last: a damaged length asks for it
 
 
 def repeated(names: Iterable[str]) -> str | None:
@@ -79,7 +79,11 @@ def _quoted(source: Source, delimiter: str) -> Iterator[_Record]:
         except StopIteration:
             return
         except csv.Error as error:
-            what = "the quotation mark that opens here never closes" if "end of data" in str(error) else f"not quoted by the rules: {error}"
+            what = (
+                "the quotation mark that opens here never closes: all behind it is unread"
+                if "end of data" in str(error)
+                else f"not quoted by the rules: {error}"
+            )
             faults.append(source.problem(what, line=line, fix='quote the whole value, and write a quotation mark inside it twice: ""'))
         if faults:
             yield line, faults[0]
@@ -112,9 +116,11 @@ def _has_quoting(source: Source) -> bool:
 
     Many a TSV is written without quoting, and has values that begin with a quotation mark (SemEval's STS).
     """
-    tabs, lines, marks = set[int](), 0, False
+    tabs, lines, marks, everything = set[int](), 0, False, False
     for line in source.lines():
         if isinstance(line, str) and (text := line.rstrip("\r\n")):
+            if not lines:
+                everything = all(len(cell) > 1 and cell[0] == cell[-1] == '"' for cell in text.split("\t"))
             tabs.add(text.count("\t"))
             lines, marks = lines + 1, marks or '"' in text
     if not marks:
@@ -124,7 +130,8 @@ def _has_quoting(source: Source) -> bool:
         widths = Counter(len(cells) for cells in reader if cells)
     except csv.Error:
         return False
-    if len(tabs) == 1 and widths.total() != lines:  # a "quoted" value would run over lines that are records by themselves
+    # A "quoted" value would run over lines that are records by themselves; it does where the header says that everything is quoted.
+    if len(tabs) == 1 and widths.total() != lines and not everything:
         return False
     return len(widths) == 1 or len(tabs) > 1
 
@@ -155,6 +162,7 @@ def _batches(source: Source, kind: str, opened: Callable[[Any], Iterator[Any]]) 
                 if twice := repeated(batch.schema.names):
                     yield number + 1, source.problem(f"two columns are called {twice!r}", fix="give every column a name of its own")
                     return
+                batch.validate(full=True)  # a damaged file's offsets would lead out of the memory
                 for row in _values(batch):
                     number += 1
                     yield number, source.problem(row, row=number) if isinstance(row, str) else row
