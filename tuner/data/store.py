@@ -41,20 +41,25 @@ def write_packs(folder: Path, lengths: Sequence[int], capacity: int) -> list[lis
 
 
 def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Each item, longest first, into the fullest bin that still takes it. O(n · capacity) at worst, by buckets of free space."""
-    order = np.argsort(-np.asarray(lengths), kind="stable")
+    """Each item, longest first, into the fullest bin that still takes it (best fit decreasing). Bins are kept by their free space."""
+    order = np.argsort(-np.asarray(lengths), kind="stable").tolist()
     packs: list[list[int]] = []
-    by_space: dict[int, list[int]] = {}
+    by_space: list[list[int]] = [[] for _ in range(capacity + 1)]
+    open_spaces = 0  # bit s: a bin with s free is there, so that the next larger space is one shift away
     for item in order:
         length = int(lengths[item])
-        space = next((s for s in range(length, capacity + 1) if by_space.get(s)), None)
-        if space is None:
-            packs.append([int(item)])
-            index, left = len(packs) - 1, capacity - length
-        else:
+        above = open_spaces >> length
+        if above:
+            space = length + (above & -above).bit_length() - 1
             index, left = by_space[space].pop(), space - length
-            packs[index].append(int(item))
-        by_space.setdefault(left, []).append(index)
+            packs[index].append(item)
+            if not by_space[space]:
+                open_spaces ^= 1 << space
+        else:
+            packs.append([item])
+            index, left = len(packs) - 1, capacity - length
+        by_space[left].append(index)
+        open_spaces |= 1 << left
     return packs
 
 
