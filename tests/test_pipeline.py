@@ -268,7 +268,8 @@ def test_check_is_content_and_trains_nothing(empty: Lab) -> None:
     assert done.returncode == 0, done.stderr
     assert "40 rows to train, 8 held out" in done.stdout
     assert (
-        "of the tokens are trained; 0 rows have none and are left out; 0 rows are cut; the end of turn <|im_end|> is trained" in done.stdout
+        "of the tokens are trained; 0 rows have none and are left out; no row is too long; the end of turn <|im_end|> is trained"
+        in done.stdout
     )
     assert '[[{"letter": "a"}<|im_end|>]]' in done.stdout, "what is trained, in brackets"
     assert not list((empty.folder / "outputs").rglob("*.safetensors"))

@@ -10,6 +10,7 @@ import psutil
 import torch
 
 from tuner.context import Run
+from tuner.data.audit import overlong
 from tuner.data.splits import split
 from tuner.errors import ENVIRONMENT, OK, Problem, TuneError
 from tuner.estimate import estimate
@@ -77,10 +78,10 @@ def _data(run: Run) -> list[Finding]:
     length = data["train"]["length"]
     rows = f"{number(data['train']['rows'])} rows to train, {number(len(split(run)[1]))} held out, {number(audit['tokens'])} tokens"
     found = [{"name": "data", "state": "ok", "text": f"{rows}; {length['min']} to {length['max']} a row, {length['mean']} on average"}]
-    masked, cut = audit["rows_fully_masked"], audit["rows_truncated"]
+    masked = audit["rows_fully_masked"]
     turn = f"the end of turn {audit['end_of_turn']} is {'trained' if audit['end_of_turn_trained'] else 'NOT trained'}"
-    text = f"{audit['share']:.1%} of the tokens are trained; {masked} rows have none and are left out; {cut} rows are cut; {turn}"
-    found.append({"name": "mask", "state": "warn" if masked or cut else "ok", "text": text})
+    text = f"{audit['share']:.1%} of the tokens are trained; {masked} rows have none and are left out; {overlong(audit)}; {turn}"
+    found.append({"name": "mask", "state": "warn" if masked or audit["rows_truncated"] else "ok", "text": text})
     if run.recipe.eval.enabled:
         _task(run).check(run, split(run)[1])
     return found

@@ -8,6 +8,7 @@ from typing import Any, cast
 from rich.table import Table
 
 from tuner.context import Run
+from tuner.data.audit import overlong
 from tuner.data.splits import split
 from tuner.errors import OK, TuneError
 from tuner.pipeline import execute
@@ -72,7 +73,7 @@ def _print_statistics(data: dict[str, Any], audit: dict[str, Any]) -> None:
         "rows": f"{number(train['rows'])} to train, {number(data['eval']['rows'])} held out",
         "tokens": f"{number(train['tokens'])}, of which {audit['share']:.1%} are trained",
         "length": f"{length['min']} to {length['max']} tokens, {length['mean']} on average, 95 % within {length['p95']}",
-        "cut": f"{number(audit['rows_truncated'])} rows",
+        "maximum": overlong(audit),
         "untrained": f"{number(audit['rows_fully_masked'])} rows have nothing to train and are left out",
         "duplicates": f"{number(train['duplicates'])} rows are the same as an earlier one",
     }

@@ -319,3 +319,15 @@ def test_tools_are_written_as_text_where_the_template_knows_none() -> None:
     assert runs(row) == ["it is sunny" + END], "the flag stays with its message though a system message is put in front"
     assert answer_of({"messages": said[:3], "tools": tools}, tokenizer) == written
     assert tokenizer.decode(prompt_ids(said[:2], tokenizer, tools=tools)).endswith("weather?<|im_end|>\n<|im_start|>assistant\n")
+
+
+def test_a_long_row_in_pieces_loses_nothing_and_ends_with_its_end_of_turn() -> None:
+    said = say("u: q", "a: " + "y" * 200)
+    whole = row_of(said)
+    pieces = list(tokenize([talk(said)], tiny_tokenizer(), Sft(max_length=60), pieces=True))
+    assert [len(p.ids) for p in pieces] == [60, 60, 60, len(whole.ids) - 180]
+    assert [p.piece for p in pieces] == [0, 1, 2, 3]
+    assert np.array_equal(np.concatenate([p.ids for p in pieces]), whole.ids)
+    assert np.array_equal(np.concatenate([p.trained for p in pieces]), whole.trained)
+    assert runs(pieces[-1])[-1].endswith(END)
+    assert not any(p.truncated for p in pieces)

@@ -436,3 +436,32 @@ def test_the_stages_leave_their_files(lab: Lab) -> None:
     execute(run)
     for stage in run.plan.stages:
         assert stage.done, stage.name
+
+
+@pytest.mark.parametrize(
+    ("overlong", "rows", "counted"), [("truncate", 41, "rows_truncated"), ("drop", 40, "rows_dropped"), ("split", 43, "rows_split")]
+)
+def test_rows_beyond_the_maximum(lab: Lab, overlong: str, rows: int, counted: str) -> None:
+    long = {"messages": [{"role": "user", "content": "z?"}, {"role": "assistant", "content": "z" * 100}]}
+    with (lab.folder / "train.jsonl").open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(long) + "\n")
+    run = lab.run(f"data.overlong={overlong}", "task.max_length=50", "eval=none", "hub=none")
+    execute(run, only=("prepare",))
+    data, audit = (json.loads((run.stage_folder("prepare") / f"{name}.json").read_text()) for name in ("data", "audit"))
+    assert data["train"]["rows"] == rows
+    assert {key: audit[key] for key in ("rows_truncated", "rows_dropped", "rows_split")} == dict.fromkeys(
+        ("rows_truncated", "rows_dropped", "rows_split"), 0
+    ) | {counted: 1}
+
+
+def test_all_rows_beyond_the_maximum_dropped_stops_the_run(lab: Lab) -> None:
+    with pytest.raises(TuneError, match=r"all 40 rows are longer than task\.max_length and dropped") as caught:
+        execute(lab.run("data.overlong=drop", "task.max_length=8", "eval=none", "hub=none"), only=("prepare",))
+    assert caught.value.code == 3
+
+
+def test_all_answers_empty_stops_the_run(lab: Lab) -> None:
+    silent = {"messages": [{"role": "user", "content": "z?"}, {"role": "assistant", "content": " "}]}
+    (lab.folder / "train.jsonl").write_text((json.dumps(silent) + "\n") * 5, encoding="utf-8")
+    with pytest.raises(TuneError, match="all 5 rows have an empty answer"):
+        execute(lab.run("eval=none", "hub=none"), only=("prepare",))

@@ -19,7 +19,7 @@ def audit(rows: list[TokenRow], tokenizer: PreTrainedTokenizerBase, *, end_of_tu
     """Counts over all rows and one decoded sample, as `audit.json` holds them."""
     tokens = sum(len(r.ids) for r in rows)
     supervised = sum(int(r.trained.sum()) for r in rows)
-    sample = next((r for r in rows if r.trained.any() and not r.truncated), rows[0])
+    sample = next((r for r in rows if r.trained.any() and not r.truncated), rows[0] if rows else None)
     return {
         "rows": len(rows),
         "tokens": tokens,
@@ -27,9 +27,10 @@ def audit(rows: list[TokenRow], tokenizer: PreTrainedTokenizerBase, *, end_of_tu
         "share": supervised / tokens if tokens else 0.0,
         "rows_fully_masked": sum(not r.trained.any() for r in rows),
         "rows_truncated": sum(r.truncated for r in rows),
+        "rows_split": sum(r.piece == 1 for r in rows),
         "end_of_turn": end_of_turn,
         "end_of_turn_trained": bool(end_of_turn) and any(end_of_turn in str(tokenizer.decode(r.ids[r.trained].tolist())) for r in rows),
-        "sample": segments(sample, tokenizer),
+        "sample": segments(sample, tokenizer) if sample else [],
     }
 
 
@@ -43,7 +44,11 @@ def segments(row: TokenRow, tokenizer: PreTrainedTokenizerBase) -> list[dict[str
 def gate(found: dict[str, Any], *, max_length: int) -> None:
     """Raises TuneError (code 3) when training on this mask is pointless: nothing trained, no end of turn, everything cut."""
     problems = []
-    if found["supervised_tokens"] == 0:
+    if found["rows"] == 0:
+        what = f"all {found['rows_dropped']} rows are longer than task.max_length and dropped"
+        fix = f"raise `task.max_length` (now {max_length} tokens), or use `data.overlong=split`"
+        problems.append(Problem(what=what, where="loss-mask audit", fix=fix))
+    elif found["supervised_tokens"] == 0:
         fix = "are there assistant messages? look at `data.columns` and `task.loss_on`" + (
             f", and at `task.max_length` ({max_length}): rows are cut" if found["rows_truncated"] else ""
         )
@@ -51,14 +56,23 @@ def gate(found: dict[str, Any], *, max_length: int) -> None:
     elif not found["end_of_turn_trained"]:
         what = f"the end of turn ({found['end_of_turn'] or 'none in the template'}) is never trained: the model would not learn to stop"
         problems.append(Problem(what=what, where="loss-mask audit", fix="raise `task.max_length`, or use a chat template that ends turns"))
-    if found.get("rows_without_answer") == found["rows"]:
+    if found["rows"] and found.get("rows_without_answer") == found.get("conversations", found["rows"]):
         fix = "an empty answer teaches only to stop: look at `data.columns`, and at the column that holds the answers"
-        problems.append(Problem(what=f"all {found['rows']} rows have an empty answer", where="loss-mask audit", fix=fix))
-    if found["rows_truncated"] == found["rows"]:
+        problems.append(Problem(what=f"all {found['conversations']} rows have an empty answer", where="loss-mask audit", fix=fix))
+    if found["rows"] and found["rows_truncated"] == found["rows"]:
         fix = f"raise `task.max_length` (now {max_length} tokens) or shorten the rows"
         problems.append(Problem(what=f"all {found['rows']} rows are longer than task.max_length and cut", where="loss-mask audit", fix=fix))
     if problems:
         raise TuneError(problems=problems, code=GATE)
+
+
+def overlong(found: dict[str, Any]) -> str:
+    """What became of rows beyond the maximum: `28 rows are cut, 3 rows are dropped`; `no row is too long`."""
+    counts = {"cut": found["rows_truncated"], "split": found.get("rows_split", 0), "dropped": found.get("rows_dropped", 0)}
+    return (
+        ", ".join(f"{count:,} {'row is' if count == 1 else 'rows are'} {done}" for done, count in counts.items() if count)
+        or "no row is too long"
+    )
 
 
 def statistics(rows: list[TokenRow]) -> dict[str, Any]:

@@ -31,21 +31,31 @@ BATCH = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class TokenRow:
-    """One conversation: token ids and which of them carry the loss [T each], and whether it was cut to `max_length`."""
+    """A conversation: token ids and which of them carry the loss [T each]; whether it was cut to `max_length`, and which piece this is."""
 
     ids: NDArray[np.int32]
     trained: NDArray[np.bool_]
     truncated: bool
+    piece: int = 0
 
 
-def tokenize(conversations: Iterable[Example], tokenizer: PreTrainedTokenizerBase, task: Sft) -> Iterator[TokenRow]:
-    """Render, mask and tokenize in batches. Raises TuneError (code 2) when the template refuses a conversation."""
+def tokenize(
+    conversations: Iterable[Example], tokenizer: PreTrainedTokenizerBase, task: Sft, *, pieces: bool = False
+) -> Iterator[TokenRow]:
+    """Render, mask and tokenize in batches; what is longer than `task.max_length` is cut there, or comes in `pieces`.
+
+    Raises TuneError (code 2) when the template refuses a conversation.
+    """
     masker, encode = Masker(tokenizer), _encoder(tokenizer)
     source = iter(conversations)
     while batch := list(islice(source, BATCH)):
         rendered = [render(example, masker, task.loss_on) for example in batch]
         for (_, spans), encoding in zip(rendered, encode([text for text, _ in rendered]), strict=True):
-            yield _mask(encoding, spans, task.max_length)
+            row = _mask(encoding, spans)
+            for piece, first in enumerate(range(0, len(row.ids), task.max_length) if pieces else (0,)):
+                part = slice(first, first + task.max_length)
+                cut = not pieces and len(row.ids) > task.max_length
+                yield TokenRow(ids=row.ids[part], trained=row.trained[part], truncated=cut, piece=piece)
 
 
 def _encoder(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[str]], list[Encoding]]:
@@ -84,13 +94,13 @@ def fitted(messages: list[Message], tools: list[Any] | None, masker: Masker) -> 
     return written_out(messages, tools), None
 
 
-def _mask(encoding: Encoding, spans: list[Span], max_length: int) -> TokenRow:
+def _mask(encoding: Encoding, spans: list[Span]) -> TokenRow:
     ids = np.asarray(encoding.ids, dtype=np.int32)
     trained = np.zeros(len(ids), dtype=np.bool_)
     for start, end in spans:
         first, last = _tokens_in(encoding, start, end)
         trained[first:last] = True
-    return TokenRow(ids=ids[:max_length], trained=trained[:max_length], truncated=len(ids) > max_length)
+    return TokenRow(ids=ids, trained=trained, truncated=False)
 
 
 def _tokens_in(encoding: Encoding, start: int, end: int) -> Span:

@@ -35,6 +35,14 @@ class SampleBy(StrEnum):
     document = "document"
 
 
+class Overlong(StrEnum):
+    """What becomes of a training row that is longer than `task.max_length`."""
+
+    truncate = "truncate"
+    split = "split"  # type: ignore[assignment]  # str has a method of that name, which nobody calls on a choice
+    drop = "drop"
+
+
 class OnError(StrEnum):
     """What a row that cannot be read does."""
 
@@ -99,6 +107,8 @@ class Data(Section):
     """Your columns under our names, or a text made of them: `{prompt: "{title}\\n{body}", completion: answer}`."""
     system: str | None = opt(None, affects="prepare baseline")
     """System message for rows that have none."""
+    overlong: Overlong = opt(Overlong.truncate, affects="prepare")
+    """Training rows beyond `task.max_length`: cut at the end, split into rows of that length (the last has the end of turn), or dropped."""
     limit: int | None = opt(None, affects="prepare", ge=1)
     """Use the first so many training rows."""
     eval_path: str | None = opt(None, content="baseline")

@@ -75,7 +75,7 @@ class Trainer(Section):
     padding_free: Choice = opt(Choice.auto, affects="train")
     """Train on rows laid end to end without padding, scoring only trained tokens; `auto`: where the model supports it."""
     activation_checkpointing: bool = opt(False, affects="train")
-    """Recompute activations in the backward pass: less memory, about a third slower."""
+    """Recompute activations in the backward pass: less memory, about 1.3 times the time (measured on a CPU)."""
     logging_steps: int = opt(1, ge=1)
     """Log every so many steps."""
     save_steps: int = opt(50, ge=0)

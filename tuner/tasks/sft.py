@@ -30,6 +30,7 @@ from tuner.model.adapt import attach, quantization, wrap
 from tuner.model.load import DTYPES, load_base, load_empty, load_folder, load_tokenizer
 from tuner.runs import write_json
 from tuner.schema.adapter import Full
+from tuner.schema.data import Overlong
 from tuner.schema.task import Sft
 from tuner.schema.trainer import Choice
 from tuner.train.trainer import TokenTrainer
@@ -56,12 +57,18 @@ def prepare(run: Run, rows: Rows, folder: Path) -> None:
     run.tell(f"the rows are laid out as {layout}")
     if any(e["tools"] for e in examples) and not Masker(tokenizer).knows_tools:
         run.tell("the model's chat template knows no tools: they are written as text, calls as <tool_call>{…}</tool_call>")
-    tokens = list(tokenize(examples, tokenizer, task))
-    found = audit(tokens, tokenizer, end_of_turn=end_of_turn(tokenizer)) | {"rows_without_answer": sum(map(is_silent, examples))}
-    gate(found, max_length=task.max_length)
-    kept = [row for row in tokens if row.trained.any()]
-    write_rows(folder, kept)
     data = run.recipe.data
+    tokens = list(tokenize(examples, tokenizer, task, pieces=data.overlong is Overlong.split))
+    whole = [row for row in tokens if not row.truncated] if data.overlong is Overlong.drop else tokens
+    counts = {
+        "conversations": len(examples),
+        "rows_dropped": len(tokens) - len(whole),
+        "rows_without_answer": sum(map(is_silent, examples)),
+    }
+    found = audit(whole, tokenizer, end_of_turn=end_of_turn(tokenizer)) | counts
+    gate(found, max_length=task.max_length)
+    kept = [row for row in whole if row.trained.any()]
+    write_rows(folder, kept)
     source = {"path": data.path, "id": data.id, "format": data.format.value, "shape": layout.shape.value, "columns": layout.columns}
     facts = {"train": statistics(kept), "eval": {"rows": len(split(run)[1])}, "source": source, "system": shared_system(examples)}
     if task.packing:
