@@ -191,6 +191,50 @@ def test_verbs_find_a_run_in_another_output_folder(project: Lab) -> None:
     assert (done.returncode, "unknown setting `maximum`" in done.stderr) == (2, True)
 
 
+def test_line_separators_in_a_text_are_no_line_ends(empty: Lab) -> None:
+    talk = {"messages": [{"role": "user", "content": "a\u2028b\u0085c?"}, {"role": "assistant", "content": "a\u2028b"}]}
+    (empty.folder / "eval.jsonl").write_text((json.dumps(talk, ensure_ascii=False) + "\n") * 3, encoding="utf-8")
+    assert run(empty, "hub=none") == 0
+    assert run(empty, "hub=none", "eval.bootstrap_samples=200") == 0, "read again"
+
+
+def test_lost_weights_are_trained_again(project: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder,) = (project.folder / "outputs" / "small").iterdir()
+    (folder / "adapter_model.safetensors").unlink()
+    assert run(project) == 0
+    assert "train" in stages_run(capsys.readouterr().out)
+    assert (folder / "adapter_model.safetensors").is_file()
+
+
+def test_a_moved_run_answers_with_its_own_weights(project: Lab) -> None:
+    (folder,) = (project.folder / "outputs" / "small").iterdir()
+    moved = project.folder / "mo ved"
+    folder.rename(moved)
+    assert json.loads(project.tune("try", str(moved), "a1?", "max_new_tokens=2", "--json").stdout).keys() == {"base", "tuned"}
+    (moved / "adapter_model.safetensors").unlink()
+    told = project.tune("try", str(moved), "a1?", "max_new_tokens=2", "--json")
+    assert (told.returncode, "has not finished training" in told.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("override", "what"),
+    [
+        ("adapter.target_modules=[q_prj]", "the adapter does not fit the model"),
+        ("adapter.modules_to_save=[nope]", "the model has no module `nope`"),
+        ("trainer.padding_free=always", "cannot be had"),
+        ("task.packing=true", "cannot be had"),
+    ],
+)
+def test_what_cannot_be_trained_is_known_before_anything_is_measured(
+    empty: Lab, capsys: pytest.CaptureFixture[str], override: str, what: str
+) -> None:
+    more = ["model.attn_implementation=eager"] if "=always" in override or "packing" in override else []
+    assert run(empty, override, *more) == 2
+    printed = capsys.readouterr()
+    assert what in printed.err
+    assert stages_run(printed.out) == []
+
+
 def test_no_evaluation(empty: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(empty, "eval=none", "hub=none") == 0
     assert stages_run(capsys.readouterr().out) == ["prepare", "train"]

@@ -14,6 +14,7 @@ from tests.conftest import write_rows
 from tuner.checks import RULES
 from tuner.errors import BAD_RECIPE, TuneError
 from tuner.plan import FORMAT, Plan, make_plan, read_plan
+from tuner.runs import is_done, mark_done
 from tuner.schema.base import default_of, opt, stages_affected
 from tuner.schema.compose import compose
 from tuner.schema.trainer import Trainer
@@ -270,3 +271,54 @@ def test_secrets_of_the_environment_do_not_enter_a_plan(project: Path, monkeypat
     monkeypatch.setenv("HF_TOKEN", "hf_very_secret")
     plan().write(project / "plan.json")
     assert "hf_very_secret" not in (project / "plan.json").read_text(encoding="utf-8")
+
+
+def test_an_edited_template_file_does_everything_again(project: Path) -> None:
+    template = project / "talk.jinja"
+    template.write_text("{% for m in messages %}{{ m.content }}{% endfor %}", encoding="utf-8")
+    before = plan("model.chat_template=talk.jinja")
+    assert changed(before, plan("model.chat_template=talk.jinja")) == set()
+    template.write_text("{% for m in messages %}{{ m.content }}<end>{% endfor %}", encoding="utf-8")
+    assert changed(before, plan("model.chat_template=talk.jinja")) == ALL
+    assert before.load_recipe().model.chat_template == str(template)
+    with pytest.raises(TuneError, match="no such file: walk"):
+        plan("model.chat_template=walk.jinja")
+
+
+def test_a_path_in_a_file_is_meant_from_there_and_a_typed_one_from_here(project: Path) -> None:
+    folder = project / "team"
+    folder.mkdir()
+    write_rows(folder / "train.jsonl", 3)
+    (folder / "own.yaml").write_text("defaults: [{model: smollm2-135m}]\ndata: {path: train.jsonl}\n", encoding="utf-8")
+    assert plan(recipe="team/own.yaml").files["data.path"] == [str(folder / "train.jsonl")]
+    assert plan("data.path=train.jsonl", recipe="team/own.yaml").files["data.path"] == [str(project / "train.jsonl")]
+
+
+def test_a_moved_run_is_looked_up_where_it_lies(project: Path) -> None:
+    made = plan()
+    old = Path(made.folder)
+    (old / "stages").mkdir(parents=True)
+    made.write(old / "plan.json")
+    new = project / "archive" / "mine" / "copy"
+    shutil.copytree(old, new)
+    found = read_plan(new / "plan.json")
+    assert found.folder == str(new)
+    assert {s.folder for s in found.stages} == {
+        str(new),
+        *(str(project / "archive" / ".cache" / f"{n}-{keys(made)[n]}") for n in ("prepare", "baseline")),
+    }
+    assert keys(found) == keys(made)
+    assert read_plan(old / "plan.json") == made
+
+
+def test_a_stage_without_its_files_is_not_done(project: Path) -> None:
+    folder = project / "x"
+    folder.mkdir()
+    weights = folder / "adapter_model.safetensors"
+    weights.write_bytes(b"1234")
+    mark_done(folder, "train", "abc", {"steps": 3}, files=[weights])
+    assert is_done(folder, "train", "abc")
+    weights.write_bytes(b"12")
+    assert not is_done(folder, "train", "abc")
+    weights.unlink()
+    assert not is_done(folder, "train", "abc")

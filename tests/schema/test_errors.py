@@ -385,3 +385,13 @@ def test_an_equals_sign_in_a_value_shows_the_quoting() -> None:
 )
 def test_a_wrong_choice_names_the_nearest(override: str, start: str) -> None:
     assert only(override).fix.startswith(start)
+
+
+@pytest.mark.parametrize("value", ["inf", ".inf", "nan"])
+def test_a_number_is_finite(value: str) -> None:
+    assert only(f"trainer.num_train_epochs={value}").what.startswith("`trainer.num_train_epochs` ")
+
+
+def test_held_out_rows_of_another_set_are_noted() -> None:
+    assert "held-out rows stay those of" in compose("quickstart", ["data.path=train.jsonl"], rules=RULES).reading.notes[-1]
+    assert compose("quickstart", ["data.path=train.jsonl", "data.eval_path=train.jsonl"], rules=RULES).reading.notes == []

@@ -7,14 +7,16 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerControl, TrainerState, TrainingArguments
 
 from tests.lab import Lab, log_of, losses_of, make_lab, task_of, tiny_model, train, weights_of
 from tuner.errors import TuneError
 from tuner.pipeline import execute
+from tuner.train.callbacks import LossGuard
 from tuner.train.checkpoints import all_checkpoints, broken, step_of
 
 
@@ -465,3 +467,27 @@ def test_all_answers_empty_stops_the_run(lab: Lab) -> None:
     (lab.folder / "train.jsonl").write_text((json.dumps(silent) + "\n") * 5, encoding="utf-8")
     with pytest.raises(TuneError, match="all 5 rows have an empty answer"):
         execute(lab.run("eval=none", "hub=none"), only=("prepare",))
+
+
+def test_a_loss_far_worse_than_chance_has_exploded(tmp_path: Path) -> None:
+    """It starts high, so that many times its lowest would never be reached."""
+    guard, args, control = LossGuard(20.0), TrainingArguments(output_dir=str(tmp_path), use_cpu=True), TrainerControl()
+    guard.on_train_begin(args, TrainerState(), control, model=fresh_base())
+    for loss in (4.0, 9.0, 3.6):
+        guard.on_log(args, TrainerState(), control, logs={"loss": loss})
+    assert guard.chance == pytest.approx(math.log(258))
+    with pytest.raises(TuneError, match=r"the loss has exploded: 12, after 3\.6 at its lowest") as caught:
+        guard.on_log(args, TrainerState(), control, logs={"loss": 12.0})
+    assert caught.value.code == 3
+
+
+def test_held_out_loss_while_training_is_that_of_all_held_out_rows(lab: Lab) -> None:
+    run = lab.run("trainer.eval_steps=1", "trainer.max_steps=1", "eval.limit=2")
+    train(run)
+    assert len(np.load(run.folder / "validation" / "ends.npy")) == 8, "eval.limit is no part of the training's key"
+
+
+def test_wandb_without_a_key_is_told_before_training(lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("wandb", reason="wandb is not installed")
+    told = lab.tune("check", "recipe=small", "tracking=wandb", WANDB_MODE="online", WANDB_API_KEY="", NETRC=str(tmp_path / "none"))
+    assert (told.returncode, "wandb has no API key" in told.stdout + told.stderr) == (4, True)
