@@ -17,6 +17,8 @@ import pytest
 from tests.lab import Lab, environ, log_of, make_lab, tiny_model, weights_of
 from tests.tiny import make_model
 from tuner import cli
+from tuner.data.splits import split
+from tuner.errors import TuneError
 
 NEEDED = (
     *("plan.json", "lock.json", "recipe.yaml", "data.json", "audit.json", "metrics.json", "train_log.jsonl", "report.html", "README.md"),
@@ -189,6 +191,40 @@ def test_verbs_find_a_run_in_another_output_folder(project: Lab) -> None:
     assert done.returncode == 0, done.stderr
     done = project.tune("try", "small", "a1?", "maximum=2", f"output_dir={moved}")
     assert (done.returncode, "unknown setting `maximum`" in done.stderr) == (2, True)
+
+
+def write_grouped(lab: Lab) -> None:
+    talk = [{"role": "user", "content": "a?"}, {"role": "assistant", "content": "a"}]
+    rows = [{"messages": talk, "customer": f"c{i % 20}", "kind": "rare" if i % 10 == 0 else "common"} for i in range(200)]
+    (lab.folder / "train.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+
+
+SHARE = ("data.eval_path=null", "data.eval_fraction=0.2")
+
+
+def test_a_group_is_never_on_both_sides(empty: Lab) -> None:
+    write_grouped(empty)
+    train, held_out = split(empty.run(*SHARE, "data.eval_group=customer"))
+    sides = [{row["customer"] for row in rows} for rows in (train, held_out)]
+    assert sides[0] | sides[1] == {f"c{i}" for i in range(20)}
+    assert not sides[0] & sides[1]
+    assert 1 <= len(sides[1]) <= 9
+    assert [{r["customer"] for r in rows} for rows in split(empty.run(*SHARE, "data.eval_group=customer"))] == sides, "by the seed alone"
+    assert list(split(empty.run(*SHARE, "data.eval_group=customer", "seed=7"))[1]) != list(held_out)
+
+
+def test_every_value_gives_its_share(empty: Lab) -> None:
+    write_grouped(empty)
+    _, held_out = split(empty.run(*SHARE, "data.eval_stratify=kind"))
+    assert [row["kind"] for row in held_out].count("rare") == 4
+    assert len(held_out) == 40
+
+
+def test_a_column_to_split_by_that_is_not_there_is_told(empty: Lab) -> None:
+    write_grouped(empty)
+    with pytest.raises(TuneError, match="there is no column `client`") as caught:
+        split(empty.run(*SHARE, "data.eval_group=client"))
+    assert (caught.value.code, caught.value.problems[0].where.endswith("train.jsonl:1")) == (2, True)
 
 
 def test_line_separators_in_a_text_are_no_line_ends(empty: Lab) -> None:

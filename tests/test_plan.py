@@ -94,7 +94,9 @@ OTHER: dict[str, Any] = {  # values for keys whose default does not tell what an
     "eval.bootstrap_samples": 200,
 }
 # Where these come in depends on how rows are held out; tests of their own are below.
-HELD_OUT = {"data.eval_split", "data.eval_fraction", "data.id", "data.config", "data.revision", "data.split", "data.limit"}
+HELD_OUT = {
+    f"data.{key}" for key in ["eval_split", "eval_fraction", "eval_group", "eval_stratify", "id", "config", "revision", "split", "limit"]
+}
 DATABASE = {"data.url", "data.url_env"}  # instead of a path
 SWITCHES = {"eval.enabled", "hub.enabled"}  # these take stages away
 
@@ -144,7 +146,7 @@ def test_no_publishing_takes_its_stage_away() -> None:
     assert changed(plan(), plan("hub=none")) == {"publish"}
 
 
-@pytest.mark.parametrize("override", ["data.eval_fraction=0.2", "seed=3"])
+@pytest.mark.parametrize("override", ["data.eval_fraction=0.2", "seed=3", "data.eval_group=customer", "data.eval_stratify=label"])
 def test_rows_held_out_of_the_training_rows_are_prepared_again(override: str) -> None:
     held_out = ["data.eval_path=null"]
     assert changed(plan(*held_out), plan(*held_out, override)) == ALL

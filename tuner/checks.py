@@ -47,6 +47,8 @@ def rows(recipe: Recipe) -> Iterator[Finding]:
         yield "data.url", "`data.url` holds a password, and a recipe is kept, shown and published", fix
     if data.eval_split and data.id is None:
         yield "data.eval_split", "`data.eval_split` needs a Hub dataset (`data.id`)", "for local files set `data.eval_path`"
+    if data.eval_group and data.eval_stratify:
+        yield "data.eval_group", "`data.eval_group` and `data.eval_stratify` are two ways to hold rows out", "choose one"
     held_out = data.eval_path or data.eval_split or data.eval_fraction
     if recipe.eval.enabled and not held_out:
         fix = "set `data.eval_path`, `data.eval_split` or `data.eval_fraction`, or choose `eval=none`"

@@ -53,6 +53,7 @@ def _world(recipe: Recipe, stage: str, content: dict[str, list[str]]) -> dict[st
         held_out = {"id": data.id, "config": data.config, "revision": data.revision, "split": data.eval_split}
     else:
         held_out = {"fraction": data.eval_fraction, "seed": recipe.seed, **source}
+        held_out |= {k: v for k in ("eval_group", "eval_stratify") if (v := getattr(data, k))}
     world: dict[str, Any] = {}
     if stage in ("prepare", "baseline", "train"):
         parts = {"model files": content.get("model.id"), "chat template": content.get("model.chat_template") or recipe.model.chat_template}
@@ -60,7 +61,7 @@ def _world(recipe: Recipe, stage: str, content: dict[str, list[str]]) -> dict[st
     if stage == "prepare":
         world["train files"] = content.get("data.path")
         if "fraction" in held_out and data.eval_fraction:
-            world["held out"] = [data.eval_fraction, recipe.seed]
+            world["held out"] = [data.eval_fraction, recipe.seed, *(v for v in (data.eval_group, data.eval_stratify) if v)]
     if stage == "baseline" or (stage == "train" and recipe.trainer.eval_steps):
         world["held out"] = held_out
     return world

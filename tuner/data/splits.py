@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import random
 
 from tuner.context import Run
@@ -29,12 +31,39 @@ def _split(run: Run) -> tuple[Rows, Rows]:
         return rows, held_out
     if data.eval_split:
         return rows, hub_rows(data, data.eval_split)
-    count = round(len(rows) * data.eval_fraction)
-    if data.eval_fraction and not 0 < count < len(rows):
-        what = f"data.eval_fraction={data.eval_fraction:g} of {len(rows)} rows holds out {count}"
+    chosen = _chosen(rows, data, run.recipe.seed) if data.eval_fraction else set()
+    if data.eval_fraction and not 0 < len(chosen) < len(rows):
+        what = f"data.eval_fraction={data.eval_fraction:g} of {len(rows)} rows holds out {len(chosen)}"
         raise TuneError(what, "data.eval_fraction", "set `data.eval_path`, another fraction, or `eval=none` with `data.eval_fraction=0`")
-    chosen = set(random.Random(run.recipe.seed).sample(range(len(rows)), count))
     return rows.take(i for i in range(len(rows)) if i not in chosen), rows.take(sorted(chosen))
+
+
+def _chosen(rows: Rows, data: Data, seed: int) -> set[int]:
+    """Indices of a seeded share: of all rows, of each value of a column, or of the values of a column."""
+    if data.eval_group:
+        values = _column(rows, data.eval_group, "data.eval_group")
+        return {i for i, value in enumerate(values) if _draw(seed, value) < data.eval_fraction}
+    alike: dict[str, list[int]] = {}
+    for index, value in enumerate(_column(rows, data.eval_stratify, "data.eval_stratify") if data.eval_stratify else [""] * len(rows)):
+        alike.setdefault(value, []).append(index)
+    picked = random.Random(seed)
+    return {i for indices in alike.values() for i in picked.sample(indices, round(len(indices) * data.eval_fraction))}
+
+
+def _column(rows: Rows, name: str, key: str) -> list[str]:
+    """A column's values as text. Raises TuneError (code 2) with the first row that lacks it."""
+    for index, row in enumerate(rows):
+        if name not in row:
+            raise TuneError(
+                f"there is no column `{name}`", rows.place(index), f"`{key}` names a column of the rows; here are {sorted(row)}"
+            )
+    return [json.dumps(row[name], sort_keys=True, ensure_ascii=False, default=str) for row in rows]
+
+
+def _draw(seed: int, value: str) -> float:
+    """A number in [0, 1) that depends on both alone."""
+    digest = hashlib.blake2b(f"{seed}:{value}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest) / 2**64
 
 
 def _of_files(data: Data) -> Data:

@@ -117,3 +117,7 @@ class Data(Section):
     """Split expression of the Hub dataset for held-out rows (`test`)."""
     eval_fraction: float = opt(0.1, content="prepare baseline", ge=0, lt=1)
     """Hold out this share of the training rows (seeded), when there is no eval file or split; 0: hold out none."""
+    eval_group: str | None = opt(None, content="prepare baseline")
+    """Column whose rows of one value stay together when a share is held out (by a hash of it): no customer is on both sides."""
+    eval_stratify: str | None = opt(None, content="prepare baseline")
+    """Column of which every value gives its share to the held-out rows."""
