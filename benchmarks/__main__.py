@@ -1,4 +1,4 @@
-"""`python -m benchmarks [startup|first-step|quickstart|data-prep] [--repeats N]`: what README and docs claim, measured here and now."""
+"""`python -m benchmarks [startup|first-step|quickstart|data-prep|packing] [--repeats N]`: what README and docs claim, measured here."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -155,9 +156,38 @@ def data_prep(repeats: int) -> None:
     (RESULTS / "data-prep.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
+def packing(repeats: int) -> None:
+    """Best-fit packing of the same rows by us and by `trl.pack_dataset`: seconds, and how full the packs are; and 1 M lengths by us."""
+    from datasets import Dataset
+    from trl import pack_dataset
+
+    from tuner.data.store import best_fit
+
+    draw = np.random.default_rng(0)
+    found: dict[str, dict[str, float]] = {}
+    for count in (30_000, 1_000_000):
+        lengths = np.clip(draw.lognormal(5, 0.8, count).astype(int), 8, 1024).tolist()
+        for _ in range(repeats):
+            began = time.perf_counter()
+            packs = best_fit(lengths, 1024)
+            taken = {"wall_s": time.perf_counter() - began, "fill": sum(lengths) / (len(packs) * 1024)}
+            found[f"tune {count}"] = min(taken, found.get(f"tune {count}", taken), key=lambda t: t["wall_s"])
+            if count > 100_000:
+                continue
+            rows = Dataset.from_dict({"input_ids": [[1] * n for n in lengths]})
+            began = time.perf_counter()
+            packed = pack_dataset(rows, 1024)
+            taken = {"wall_s": time.perf_counter() - began, "fill": sum(lengths) / (len(packed) * 1024)}
+            found[f"trl {count}"] = min(taken, found.get(f"trl {count}", taken), key=lambda t: t["wall_s"])
+    for name, taken in found.items():
+        print(f"{name:>16}  {taken['wall_s']:.3f} s  {taken['fill']:.4f} full")
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / "packing.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
 def main() -> None:
     """Run what is named, or all."""
-    parts = {"startup": startup, "first-step": first_step, "quickstart": quickstart, "data-prep": data_prep}
+    parts = {"startup": startup, "first-step": first_step, "quickstart": quickstart, "data-prep": data_prep, "packing": packing}
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*parts, []], default=[])
     parser.add_argument("--repeats", type=int, default=3)
