@@ -5,20 +5,19 @@ A mask comes from character positions in the rendered text (see masks.py): a tok
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
 from tuner.data.masks import Masker, Span
+from tuner.data.tokens import Encoder
 from tuner.data.tools import written_out
 from tuner.data.turns import Example, Message
-from tuner.errors import TuneError
 from tuner.schema.task import LossOn, Sft
 
 # For base models that bring no template (https://github.com/openai/openai-python/blob/release-v0.28.0/chatml.md).
@@ -46,27 +45,15 @@ def tokenize(
 
     Raises TuneError (code 2) when the template refuses a conversation.
     """
-    masker, encode = Masker(tokenizer), _encoder(tokenizer)
+    masker, encoder = Masker(tokenizer), Encoder(tokenizer)
     source = iter(conversations)
     while batch := list(islice(source, BATCH)):
-        rendered = [render(example, masker, task.loss_on) for example in batch]
-        for (_, spans), encoding in zip(rendered, encode([text for text, _ in rendered]), strict=True):
-            row = _mask(encoding, spans)
-            for piece, first in enumerate(range(0, len(row.ids), task.max_length) if pieces else (0,)):
+        texts, spans = zip(*(render(example, masker, task.loss_on) for example in batch), strict=True)
+        for ids, trained in encoder.encode(list(texts), list(spans)):
+            cut = not pieces and len(ids) > task.max_length
+            for piece, first in enumerate(range(0, len(ids), task.max_length) if pieces else (0,)):
                 part = slice(first, first + task.max_length)
-                cut = not pieces and len(row.ids) > task.max_length
-                yield TokenRow(ids=row.ids[part], trained=row.trained[part], truncated=cut, piece=piece)
-
-
-def _encoder(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[str]], list[Encoding]]:
-    """The Rust tokenizer itself, on all cores: Transformers' call would turn every offset into Python numbers."""
-    if not tokenizer.is_fast:
-        fix = "use a model whose tokenizer has a tokenizer.json"
-        raise TuneError(f"{type(tokenizer).__name__} gives no character offsets, so masks cannot be made", "model.id", fix)
-    backend: Any = tokenizer.backend_tokenizer
-    backend.no_truncation()
-    backend.no_padding()
-    return lambda texts: list(backend.encode_batch(texts, add_special_tokens=False))
+                yield TokenRow(ids=ids[part], trained=trained[part], truncated=cut, piece=piece)
 
 
 def render(example: Example, masker: Masker, loss_on: LossOn) -> tuple[str, list[Span]]:
@@ -92,36 +79,6 @@ def fitted(messages: list[Message], tools: list[Any] | None, masker: Masker) -> 
     if not speaks_of_tools or masker.knows_tools:
         return messages, tools
     return written_out(messages, tools), None
-
-
-def _mask(encoding: Encoding, spans: list[Span]) -> TokenRow:
-    ids = np.asarray(encoding.ids, dtype=np.int32)
-    trained = np.zeros(len(ids), dtype=np.bool_)
-    for start, end in spans:
-        first, last = _tokens_in(encoding, start, end)
-        trained[first:last] = True
-    return TokenRow(ids=ids, trained=trained, truncated=False)
-
-
-def _tokens_in(encoding: Encoding, start: int, end: int) -> Span:
-    """First and last + 1 of the tokens that start within the characters start..end."""
-    # A character without a token is one that the tokenizer drops.
-    first = next((t for c in range(start, end) if (t := encoding.char_to_token(c)) is not None), None)
-    last = next((t for c in range(end - 1, start - 1, -1) if (t := encoding.char_to_token(c)) is not None), None)
-    if first is None or last is None:
-        return 0, 0
-    while first <= last and _start(encoding, first) < start:
-        first += 1
-    while last < len(encoding.ids) and _start(encoding, last) < end:
-        last += 1  # a character may be several tokens
-    return first, last
-
-
-def _start(encoding: Encoding, token: int) -> int:
-    """The character at which a token starts."""
-    found = encoding.token_to_chars(token)
-    assert found is not None, "no special tokens were added"
-    return int(found[0])
 
 
 def answer_of(example: Example, tokenizer: PreTrainedTokenizerBase) -> str:
