@@ -229,3 +229,13 @@ def test_fits_the_screen(run: Path, tmp_path: Path, width: int) -> None:
     command = [CHROMIUM, *flags, "--dump-dom", f"file://{tmp_path}/frame.html"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert f"<title> of {width} stick out</title>" in done.stdout
+
+
+def test_the_data_section_tells_packs_duplicates_and_what_was_left_out(run: Path) -> None:
+    data = read_json(run / "data.json")
+    data["train"]["duplicates"] = 14
+    data |= {"packs": {"rows": 52, "capacity": 1024, "fill": 0.987}, "skipped": {"rows": 3, "first": ["train.jsonl:7: no JSON"]}}
+    write_json(run / "data.json", data)
+    text = write_report(run).read_text()
+    for fact in ("14<small>rows like an earlier one", "98.7% full, of 1,024 tokens", "3<small>rows that could not be read"):
+        assert fact in text
