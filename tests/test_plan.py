@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shutil
+import sqlite3
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -324,3 +326,18 @@ def test_a_stage_without_its_files_is_not_done(project: Path) -> None:
     assert not is_done(folder, "train", "abc")
     weights.unlink()
     assert not is_done(folder, "train", "abc")
+
+
+def test_a_changed_local_database_is_noticed(project: Path) -> None:
+    def write(value: str) -> None:
+        with contextlib.closing(sqlite3.connect(project / "t.db")) as database:
+            database.execute("create table if not exists t (prompt, completion)")
+            database.execute("insert into t values ('q', ?)", (value,))
+            database.commit()
+
+    write("a")
+    query = ["data.path=null", "data.url='sqlite:///t.db'", "data.query='select * from t'"]
+    before = plan(*query)
+    assert changed(before, plan(*query)) == set()
+    write("b")
+    assert changed(before, plan(*query)) == {"prepare", "train", "evaluate", "publish"}, "the held-out rows are a file of their own"

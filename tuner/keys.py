@@ -46,7 +46,8 @@ def key_values(recipe: Recipe, stage: str) -> dict[str, Any]:
 def _world(recipe: Recipe, stage: str, content: dict[str, list[str]]) -> dict[str, Any]:
     """What a key sees of the world: content of local files, and how the held-out rows come about."""
     data = recipe.data
-    source = {k: getattr(data, k) for k in ("id", "config", "revision", "split", "limit")} | {"files": content.get("data.path")}
+    source = {k: getattr(data, k) for k in ("id", "config", "revision", "split", "limit")}
+    source |= {"files": content.get("data.path") or content.get("data.url")}
     if content.get("data.eval_path"):
         held_out: dict[str, Any] = {"files": content["data.eval_path"]}
     elif data.eval_split:
@@ -59,7 +60,7 @@ def _world(recipe: Recipe, stage: str, content: dict[str, list[str]]) -> dict[st
         parts = {"model files": content.get("model.id"), "chat template": content.get("model.chat_template") or recipe.model.chat_template}
         world |= {name: part for name, part in parts.items() if part}
     if stage == "prepare":
-        world["train files"] = content.get("data.path")
+        world["train files"] = content.get("data.path") or content.get("data.url")
         if "fraction" in held_out and data.eval_fraction:
             world["held out"] = [data.eval_fraction, recipe.seed, *(v for v in (data.eval_group, data.eval_stratify) if v)]
     if stage == "baseline" or (stage == "train" and recipe.trainer.eval_steps):

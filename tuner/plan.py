@@ -166,6 +166,10 @@ def _find(composed: Composed) -> dict[str, list[str]]:
                 found[key] = find_files(value, places=places, form=recipe.data.format)
             except TuneError as error:
                 problems += [dataclasses.replace(p, where=reading.where(key)) for p in error.problems]
+    url = recipe.data.url or ""
+    database = Path(url.removeprefix("sqlite:///"))
+    if url.startswith("sqlite:///") and database.is_file():
+        found["data.url"] = [str(database.absolute())]
     if is_local(recipe):
         found["model.id"] = [str(p) for p in model_files(Path(recipe.model.id).expanduser().absolute())]
     if problems:
