@@ -133,4 +133,6 @@ def _unknown(row: Row, data: Data, wanted: list[RowShape]) -> TuneError:
     fix = (
         f"nearest shapes and what they need: {shapes}. Say which column is which: `data.columns={{prompt: your_column, completion: other}}`"
     )
+    if not data.names and all(isinstance(v, str) for v in row.values()):  # a table
+        fix += "; a table without a header line needs `data.names=[…]`"
     return TuneError(f"{expected}: the rows have the columns {sorted(row)}; the first row: {str(row)[:200]}", "data", fix)
