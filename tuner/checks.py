@@ -11,11 +11,13 @@ from pathlib import Path
 
 from tuner.files import has_password
 from tuner.schema.adapter import QLora
+from tuner.schema.data import Contamination
 from tuner.schema.hardware import Device
 from tuner.schema.model import Source
 from tuner.schema.recipe import Recipe
 from tuner.schema.task import Sft
 from tuner.schema.trainer import Choice, Precision
+from tuner.schema.transforms.reading import faults
 
 Finding = tuple[str, str, str]
 METRICS = ("exact_match", "json")
@@ -55,6 +57,21 @@ def rows(recipe: Recipe) -> Iterator[Finding]:
         yield "eval.enabled", "evaluation has no held-out rows", fix
     if recipe.trainer.eval_steps and not held_out:
         yield "trainer.eval_steps", "`trainer.eval_steps` has no held-out rows", "set `data.eval_path` or `data.eval_fraction`"
+
+
+def transforms(recipe: Recipe) -> Iterator[Finding]:
+    """Every step of `data.transforms` exists and takes its arguments."""
+    for index, what, fix in faults(recipe.data.transforms):
+        yield f"data.transforms.{index}", what, fix
+    if recipe.data.contamination is not Contamination.report and not any(
+        (recipe.data.eval_path, recipe.data.eval_split, recipe.data.eval_fraction)
+    ):
+        key = "data.contamination"
+        yield (
+            key,
+            f"`{key}={recipe.data.contamination}` has no held-out rows",
+            "set `data.eval_path`, `data.eval_split` or `data.eval_fraction`",
+        )
 
 
 def measuring(recipe: Recipe) -> Iterator[Finding]:
@@ -103,4 +120,4 @@ def model_source(recipe: Recipe) -> Iterator[Finding]:
         yield "model.revision", "`model.revision` belongs to a Hub model", "remove it: a local folder has no revisions"
 
 
-RULES = (names, rows, measuring, precision, batch, packing, model_source)
+RULES = (names, rows, transforms, measuring, precision, batch, packing, model_source)

@@ -10,8 +10,10 @@ import psutil
 import torch
 
 from tuner.context import Run
+from tuner.data import contamination
 from tuner.data.audit import overlong
-from tuner.data.splits import split
+from tuner.data.splits import facts, held_out
+from tuner.data.transform import told
 from tuner.errors import ENVIRONMENT, OK, Problem, TuneError
 from tuner.estimate import estimate
 from tuner.hub.preflight import preflight
@@ -76,14 +78,26 @@ def _data(run: Run) -> list[Finding]:
     folder = run.stage_folder("prepare")
     audit, data = read_json(folder / "audit.json"), read_json(folder / "data.json")
     length = data["train"]["length"]
-    rows = f"{number(data['train']['rows'])} rows to train, {number(len(split(run)[1]))} held out, {number(audit['tokens'])} tokens"
+    rows = f"{number(data['train']['rows'])} rows to train, {number(len(held_out(run)))} held out, {number(audit['tokens'])} tokens"
     found = [{"name": "data", "state": "ok", "text": f"{rows}; {length['min']} to {length['max']} a row, {length['mean']} on average"}]
     masked = audit["rows_fully_masked"]
     turn = f"the end of turn {audit['end_of_turn']} is {'trained' if audit['end_of_turn_trained'] else 'NOT trained'}"
     text = f"{audit['share']:.1%} of the tokens are trained; {masked} rows have none and are left out; {overlong(audit)}; {turn}"
     found.append({"name": "mask", "state": "warn" if masked or audit["rows_truncated"] else "ok", "text": text})
+    found += _cleaned(run)
     if run.recipe.eval.enabled:
-        _task(run).check(run, split(run)[1])
+        _task(run).check(run, held_out(run))
+    return found
+
+
+def _cleaned(run: Run) -> list[Finding]:
+    """What the transforms did, and which training rows hold parts of held-out ones: looked at now, since held-out rows may be others."""
+    about = facts(run)
+    found = [{"name": "steps", "state": "ok", "text": told(report)} for report in about["transforms"]]
+    if overlap := about.get("contamination"):
+        state = "warn" if overlap["rows"] and overlap["done"] == "report" else "ok"
+        text = contamination.told(overlap) + (", dropped" if overlap["rows"] and overlap["done"] == "drop" else "")
+        found.append({"name": "held out", "state": state, "text": text})
     return found
 
 

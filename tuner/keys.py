@@ -14,7 +14,9 @@ import json
 from typing import Any
 
 from tuner.schema.base import Section, default_of, plain
+from tuner.schema.data import Contamination
 from tuner.schema.recipe import Recipe
+from tuner.schema.transforms.reading import shapes_held_out
 
 VERSIONS = {"prepare": 1, "baseline": 1, "train": 1, "evaluate": 1, "publish": 1}
 
@@ -61,8 +63,14 @@ def _world(recipe: Recipe, stage: str, content: dict[str, list[str]]) -> dict[st
         world |= {name: part for name, part in parts.items() if part}
     if stage == "prepare":
         world["train files"] = content.get("data.path") or content.get("data.url")
+        if data.transforms:
+            world["transforms"] = plain(data.transforms)
+        if data.contamination is not Contamination.report:  # what is told alone changes no row
+            world["kept apart"] = [data.contamination.value, held_out]
         if "fraction" in held_out and data.eval_fraction:
             world["held out"] = [data.eval_fraction, recipe.seed, *(v for v in (data.eval_group, data.eval_stratify) if v)]
     if stage == "baseline" or (stage == "train" and recipe.trainer.eval_steps):
         world["held out"] = held_out
+        if shaping := [plain(item) for item in data.transforms if shapes_held_out(item)]:
+            world["held out transforms"] = shaping
     return world

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from tuner.context import Run
-from tuner.data.splits import split
+from tuner.data.splits import facts, held_out, split
 from tuner.environment import snapshot
 from tuner.errors import ENVIRONMENT, TuneError
 from tuner.eval.compare import compare
@@ -37,7 +37,7 @@ def execute(run: Run, *, only: tuple[str, ...] = ()) -> None:
     if names - set(SHARED):
         write_json(run.folder / "lock.json", snapshot(run.recipe, device=run.device))
     if names & {"baseline", "evaluate"}:
-        task.check(run, split(run)[1])
+        task.check(run, held_out(run))
     if "train" in names:
         trackers_ready(run.recipe.tracking)
         task.possible(run)
@@ -75,6 +75,7 @@ def prepare_stage(run: Run, task: Task) -> dict[str, Any]:
     train, _ = split(run)
     folder = run.stage_folder("prepare")
     task.prepare(run, train, folder)
+    write_json(folder / "data.json", read_json(folder / "data.json") | facts(run))
     found = read_json(folder / "audit.json")
     return {"rows": found["rows"], "tokens": found["tokens"], "files": [p for p in folder.iterdir() if p.suffix in (".npy", ".json")]}
 
@@ -127,9 +128,8 @@ STAGES = {"prepare": prepare_stage, "baseline": baseline_stage, "train": train_s
 
 
 def _measure(run: Run, task: Task, tuned: Path | None) -> list[Scored]:
-    _, held_out = split(run)
     model = task.load(run, tuned=tuned)
-    rows = task.score(run, model, held_out)
+    rows = task.score(run, model, held_out(run))
     del model
     return rows
 

@@ -8,8 +8,10 @@ from typing import Any, cast
 from rich.table import Table
 
 from tuner.context import Run
+from tuner.data import contamination
 from tuner.data.audit import overlong
 from tuner.data.splits import split
+from tuner.data.transform import told
 from tuner.errors import OK, TuneError
 from tuner.pipeline import execute
 from tuner.registry import load
@@ -79,6 +81,10 @@ def _print_statistics(data: dict[str, Any], audit: dict[str, Any]) -> None:
     }
     if packs := data.get("packs"):
         lines["packs"] = f"{number(packs['rows'])} of {packs['capacity']} tokens, {packs['fill']:.1%} full"
+    for number_of, step in enumerate(data.get("transforms", ()), 1):
+        lines[f"step {number_of}"] = told(step)
+    if (overlap := data.get("contamination")) and overlap["rows"]:
+        lines["held out"] = contamination.told(overlap)
     if skipped := data.get("skipped"):
         lines["skipped"] = f"{number(skipped['rows'])} rows could not be read, the first: {skipped['first'][0]}"
     for name, text in lines.items():

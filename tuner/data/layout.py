@@ -28,7 +28,7 @@ class Layout:
     def read(self, row: Row) -> Example:
         """A row as an Example. Raises Misfit saying what it lacks."""
         if self.columns:
-            row = row | {ours: _filled(theirs, row) for ours, theirs in self.columns.items()}
+            row = row | {ours: filled(theirs, row) for ours, theirs in self.columns.items()}
         return SHAPES[self.shape].read(row)
 
     def __str__(self) -> str:
@@ -40,7 +40,7 @@ class Layout:
 _SLOT = re.compile(r"\{(\w[\w .-]*)\}")
 
 
-def _filled(template: str, row: Row) -> Any:
+def filled(template: str, row: Row) -> Any:
     """A column's value, or the text of a template with columns in braces; an absent or empty one leaves nothing, and no line of its own."""
     if "{" not in template:
         return row.get(template)

@@ -57,6 +57,12 @@ class Rows(Sequence[Row]):
         chosen._number = array("Q", (self._number[i] for i in indices))
         return chosen
 
+    def remade(self, found: Sequence[tuple[int, Row]]) -> Rows:
+        """Other rows in their place: each with the index of the row that it was made of."""
+        chosen = self.take(index for index, _ in found)
+        chosen._rows = [row for _, row in found]
+        return chosen
+
     def extend(self, name: str, form: Format | None, found: Iterable[tuple[int, Row | Problem]], *, stop: bool, limit: int | None) -> None:
         """Add what is read from one source. With `stop`, raises TuneError (code 2) with the first Problem."""
         index = len(self._sources)

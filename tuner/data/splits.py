@@ -6,19 +6,76 @@ import dataclasses
 import hashlib
 import json
 import random
+from typing import Any
 
 from tuner.context import Run
+from tuner.data import contamination
 from tuner.data.load import Rows, hub_rows, read_rows
-from tuner.errors import TuneError
-from tuner.schema.data import Data, Format
+from tuner.data.transform import apply, told
+from tuner.errors import GATE, TuneError
+from tuner.schema.data import Contamination, Data, Format
+from tuner.schema.transforms.reading import steps
 
 MOST_SHOWN = 5
 
 
 def split(run: Run) -> tuple[Rows, Rows]:
-    """(training rows, held-out rows). Raises TuneError (code 2) when nothing is left to train on or to measure."""
+    """(training rows, held-out rows), transformed as `data.transforms` says; what was done is in `facts`.
+
+    Raises TuneError (code 2) when nothing is left to train on or to measure, (code 3) under `data.contamination: stop`.
+    """
+    train, _ = run.keep("training rows", lambda: _training(run))
+    return train, held_out(run)
+
+
+def held_out(run: Run) -> Rows:
+    """The held-out rows, in the shape that training rows get; none is dropped."""
+    rows: Rows = run.keep("held-out rows", lambda: _held_out(run))
+    return rows
+
+
+def facts(run: Run) -> dict[str, Any]:
+    """What was done to the training rows, for data.json: {"transforms": a report a step, "contamination": …}."""
+    found: dict[str, Any] = run.keep("training rows", lambda: _training(run))[1]
+    return found
+
+
+def _read(run: Run) -> tuple[Rows, Rows]:
     train, held_out = run.keep("rows", lambda: _split(run))
     return train, held_out
+
+
+def _held_out(run: Run) -> Rows:
+    return apply(_read(run)[1], steps(run.recipe.data.transforms), seed=run.recipe.seed, held_out=True)[0]
+
+
+def _training(run: Run) -> tuple[Rows, dict[str, Any]]:
+    """(training rows, facts)."""
+    data = run.recipe.data
+    rows, reports = apply(_read(run)[0], steps(data.transforms), seed=run.recipe.seed)
+    for report in reports:
+        run.tell(f"transform {told(report)}")
+    kept_apart = held_out(run)
+    if not kept_apart:
+        return rows, {"transforms": reports}
+    found = contamination.overlap(rows, kept_apart)
+    about = contamination.summary(found, train=len(rows), held_out=len(kept_apart))
+    about["done"] = data.contamination.value
+    if found.rows:
+        run.tell(f"contamination: {contamination.told(about)}")
+        if data.contamination is Contamination.stop:
+            fix = "drop them with `data.contamination=drop`, or hold out other rows"
+            raise TuneError(contamination.told(about), "data.contamination", fix, code=GATE)
+        if data.contamination is Contamination.drop:
+            rows = _dropped(rows, set(found.rows))
+    return rows, {"transforms": reports, "contamination": about}
+
+
+def _dropped(rows: Rows, gone: set[int]) -> Rows:
+    if len(gone) == len(rows):
+        what = f"all {len(rows):,} training rows hold parts of held-out rows, and `data.contamination=drop` drops them"
+        raise TuneError(what, "data.contamination", "hold out other rows, or set `data.contamination=report`")
+    return rows.take(i for i in range(len(rows)) if i not in gone)
 
 
 def _split(run: Run) -> tuple[Rows, Rows]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import json
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import dataclass, field
 from enum import Enum
@@ -76,7 +77,7 @@ def plain(value: Any) -> Any:
         kind = {"kind": value.kind} if isinstance(value, Section) and value.kind else {}
         return kind | {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, dict):
-        return {k: plain(v) for k, v in value.items()}
+        return {k if isinstance(k, str) else json.dumps(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [plain(v) for v in value]
     return value

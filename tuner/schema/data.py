@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from tuner.schema.base import Section, opt
 
@@ -69,6 +70,14 @@ class RowShape(StrEnum):
     text = "text"
 
 
+class Contamination(StrEnum):
+    """What becomes of training rows that hold parts of held-out ones."""
+
+    report = "report"
+    drop = "drop"
+    stop = "stop"
+
+
 @dataclass(kw_only=True)
 class Data(Section):
     """Where rows come from and how they are read. Local files are keyed by their content, Hub sets by id and revision."""
@@ -111,6 +120,11 @@ class Data(Section):
     """Training rows beyond `task.max_length`: cut at the end, split into rows of that length (the last has the end of turn), or dropped."""
     limit: int | None = opt(None, affects="prepare", ge=1)
     """Use the first so many training rows."""
+    transforms: list[Any] = opt(factory=list, content="prepare baseline")
+    """Steps that clean and choose rows, in order: `[strip_html, {filter: "len(text) > 20"}, {drop_near_duplicates: {threshold: 0.8}}]`;
+    `tune ls transforms` has them all. Held-out rows get the steps that shape rows, and none that drops."""
+    contamination: Contamination = opt(Contamination.report, content="prepare")
+    """Training rows that share eight words in a row with held-out ones: counted and told, dropped, or a gate (exit code 3)."""
     eval_path: str | None = opt(None, content="baseline")
     """Local file, glob or folder of held-out rows."""
     eval_split: str | None = opt(None, content="baseline")

@@ -57,14 +57,18 @@ class Reading:
         """The origin as an error names it: the override itself when it stood on the command line."""
         for layer in reversed(self.layers):
             if contains(layer.data, key):
-                return layer.lines.get(key) or self.origin(key)
+                typed = [line for name, line in layer.lines.items() if f"{key}.".startswith(f"{name}.")]
+                return typed[-1] if typed else self.origin(key)
         return f"{next(iter(self.recipes.values())).where('')} (default of {key})" if self.recipes else key
 
 
 def contains(data: dict[str, Any], key: str) -> bool:
-    """Whether a nested mapping sets the dotted key."""
+    """Whether a nested mapping sets the dotted key; a number is an item of a list (`data.transforms.1`)."""
     node: Any = data
     for part in key.split("."):
+        if isinstance(node, list) and part.isdigit() and int(part) < len(node):
+            node = node[int(part)]
+            continue
         if not isinstance(node, dict) or part not in node:
             return False
         node = node[part]

@@ -17,7 +17,7 @@ from tuner.data.chat import TokenRow, answer_of, end_of_turn, tokenize
 from tuner.data.layout import Layout, read_all, shared_system
 from tuner.data.load import Rows
 from tuner.data.masks import Masker
-from tuner.data.splits import split
+from tuner.data.splits import held_out
 from tuner.data.store import TokenRows, write_packs, write_rows
 from tuner.data.turns import Example, is_silent
 from tuner.errors import BAD_RECIPE, GATE, Problem, TuneError
@@ -70,7 +70,7 @@ def prepare(run: Run, rows: Rows, folder: Path) -> None:
     kept = [row for row in whole if row.trained.any()]
     write_rows(folder, kept)
     source = {"path": data.path, "id": data.id, "format": data.format.value, "shape": layout.shape.value, "columns": layout.columns}
-    facts = {"train": statistics(kept), "eval": {"rows": len(split(run)[1])}, "source": source, "system": shared_system(examples)}
+    facts = {"train": statistics(kept), "eval": {"rows": len(held_out(run))}, "source": source, "system": shared_system(examples)}
     if task.packing:
         packs = write_packs(folder, [len(row.ids) for row in kept], task.max_length)
         fill = sum(len(row.ids) for row in kept) / (len(packs) * task.max_length)
@@ -129,15 +129,15 @@ def load(run: Run, *, trainable: bool = False, tuned: Path | None = None) -> nn.
 
 def trainer(run: Run, model: nn.Module, args: TrainingArguments, prepared: Path, callbacks: list[TrainerCallback]) -> Trainer:
     """A TokenTrainer, padding-free where the model can and the recipe lets it."""
-    held_out = None
+    validation = None
     if run.recipe.trainer.eval_steps:
-        held_out = run.folder / "validation"
-        write_rows(held_out, [row for row, _ in _held_out(run, split(run)[1], limit=None)])
+        validation = run.folder / "validation"
+        write_rows(validation, [row for row, _ in _held_out(run, held_out(run), limit=None)])
     return TokenTrainer(
         model=model,
         args=args,
         rows=TokenRows(prepared),
-        eval_rows=TokenRows(held_out) if held_out else None,
+        eval_rows=TokenRows(validation) if validation else None,
         tokenizer=tokenizer_of(run),
         padding_free=_padding_free(run, model),
         callbacks=callbacks,
