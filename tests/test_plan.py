@@ -90,6 +90,7 @@ OTHER: dict[str, Any] = {  # values for keys whose default does not tell what an
     "data.names": ["text"],
     "adapter.target_modules": ["q_proj"],
     "adapter.modules_to_save": ["lm_head"],
+    "data.transforms": ["strip_html"],
     "eval.metrics": ["json"],
     "hub.repo_id": "me/other",
     "model.shape.tie_word_embeddings": False,
