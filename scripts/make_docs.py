@@ -1,11 +1,13 @@
 """Writes the generated pages of docs/ from the code: `python scripts/make_docs.py` (or `--check`: exit 1 when one is stale).
 
-cli.md comes from the table of verbs and their docstrings, reference.md from the schema's dataclasses, coming-from.md from the synonyms.
+cli.md comes from the table of verbs and their docstrings, reference.md and
+transforms.md from the schema's dataclasses, coming-from.md from the synonyms.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -18,6 +20,7 @@ from tuner.schema import synonyms
 from tuner.schema.describe import Key, describe, describe_option, keys_below, sections
 from tuner.schema.documents import list_options
 from tuner.schema.recipe import DEFAULTS, GROUPS
+from tuner.schema.transforms import describe as transforms
 from tuner.schema.walk import all_keys
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -137,6 +140,47 @@ def coming_from_page() -> str:
     return tidy(lines)
 
 
+FAMILIES = {
+    "text": "Texts",
+    "patterns": "By regular expression",
+    "rows": "Columns",
+    "filters": "Which rows stay",
+    "quality": "Quality",
+    "pii": "Personal data and secrets",
+    "chat": "Conversations",
+    "sampling": "Choice and order",
+}
+
+
+def transforms_page() -> str:
+    """Every transform with its arguments, by family."""
+    lines = [MADE, "", "# Transforms", "", TRANSFORMS, ""]
+    found = [about for about in map(transforms.describe, transforms.names()) if about.family in FAMILIES]
+    assert {about.family for about in found} == set(FAMILIES)
+    for family, title in FAMILIES.items():
+        lines += [f"## {title}", "", "| step | what it does | arguments | as an item |", "|---|---|---|---|"]
+        for about in found:
+            if about.family == family:
+                mark = " *" if not about.held_out else ""
+                arguments = "; ".join(map(argument, about.arguments))
+                lines.append(f"| `{about.name}`{mark} | {cell(about.doc)} | {cell(arguments)} | `- {cell(about.example)}` |")
+        lines.append("")
+    return tidy(lines)
+
+
+def argument(about: transforms.Argument) -> str:
+    """An argument with its default."""
+    if about.required:
+        return f"`{about.name}` (must be set)"
+    empty = about.default is None or about.default in ([], "")
+    return f"`{about.name}`" if empty else f"`{about.name}: {json.dumps(about.default)}`"
+
+
+TRANSFORMS = """\
+The steps of `data.transforms`: [data.md](data.md#cleaning-and-transforms) tells how they work, `tune explain
+transforms.NAME` what each argument means. Held-out rows do not get the steps with a *."""
+
+
 COMING_FROM = """\
 Other tools' names are not accepted in silence, but an error names ours, and `tune explain cutoff_len` answers with `task.max_length`.
 An axolotl configuration, for example:
@@ -200,7 +244,7 @@ def tidy(lines: list[str]) -> str:
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip() + "\n"
 
 
-PAGES = {"cli.md": cli_page, "reference.md": reference_page, "coming-from.md": coming_from_page}
+PAGES = {"cli.md": cli_page, "reference.md": reference_page, "transforms.md": transforms_page, "coming-from.md": coming_from_page}
 
 
 def main(argv: list[str]) -> int:

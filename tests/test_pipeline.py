@@ -374,7 +374,7 @@ def test_check_of_rows_that_do_not_fit(empty: Lab, capsys: pytest.CaptureFixture
 def test_check_of_a_good_recipe_as_json(empty: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     code, found = check(empty, capsys=capsys)
     assert code == 0
-    assert [f["name"] for f in found["findings"]] == ["data", "mask", "training", "memory", "disk", "hub"]
+    assert [f["name"] for f in found["findings"]] == ["data", "mask", "held out", "training", "memory", "disk", "hub"]
     assert {f["state"] for f in found["findings"]} == {"ok"}
     assert found["audit"]["rows"] == 40
 

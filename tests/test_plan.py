@@ -90,11 +90,11 @@ OTHER: dict[str, Any] = {  # values for keys whose default does not tell what an
     "data.names": ["text"],
     "adapter.target_modules": ["q_proj"],
     "adapter.modules_to_save": ["lm_head"],
-    "data.transforms": ["strip_html"],
     "eval.metrics": ["json"],
     "hub.repo_id": "me/other",
     "model.shape.tie_word_embeddings": False,
     "eval.bootstrap_samples": 200,
+    "data.transforms": ["trim"],
 }
 # Where these come in depends on how rows are held out; tests of their own are below.
 HELD_OUT = {

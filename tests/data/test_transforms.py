@@ -11,6 +11,7 @@ import yaml
 from tuner.data.load import Rows
 from tuner.data.transform import apply
 from tuner.registry import kinds
+from tuner.schema.data import Format
 from tuner.schema.transforms.reading import read_step, steps
 
 ENGLISH = "This is a short text about the weather in the north of England, where it rains."
@@ -21,7 +22,7 @@ JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N"
 
 def rows_of(found: list[dict[str, Any]]) -> Rows:
     rows = Rows()
-    rows.extend("rows.jsonl", None, enumerate(found, 1), stop=True, limit=None)
+    rows.extend("rows.jsonl", Format.jsonl, enumerate(found, 1), stop=True, limit=None)
     return rows
 
 
@@ -189,3 +190,9 @@ def test_every_transform_has_a_case_and_an_example_that_can_be_read() -> None:
         assert wrong == []
         assert step is not None
         assert step.kind == name
+
+
+def test_no_rows_are_left_alone() -> None:
+    """No held-out rows: `data.eval_fraction: 0`."""
+    found, reports = apply(Rows(), steps(["strip_html", "drop_empty"]), seed=0, held_out=True)
+    assert (len(found), reports) == (0, [])

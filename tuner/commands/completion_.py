@@ -15,6 +15,7 @@ from tuner.registry import load_extensions
 from tuner.runs import list_runs
 from tuner.schema.documents import list_options, list_recipes
 from tuner.schema.recipe import GROUPS
+from tuner.schema.transforms.describe import names
 from tuner.schema.walk import all_keys, type_name
 
 # The scripts hand over the line up to the cursor and get whole words back: `tune completion --words "tune recipe=qu"`.
@@ -97,9 +98,9 @@ def _candidates(before: list[str], current: str) -> list[str]:
 def _words(verb: str, before: list[str]) -> list[str]:
     """Plain words of a verb."""
     if verb == "ls":
-        return ["recipes", "runs", *GROUPS]
+        return ["recipes", "runs", "transforms", *GROUPS]
     if verb == "explain":
-        return [*GROUPS, *all_keys()]
+        return [*GROUPS, *all_keys(), *(f"transforms.{name}" for name in names())]
     if verb == "cp" and len(before) == 1:
         return [*list_recipes()]
     if verb == "completion":

@@ -1,5 +1,7 @@
 """`tune explain` lists the sections, `tune explain trainer` its keys, `tune explain trainer.learning_rate` (or `lr`) one key.
 
+`tune explain transforms.strip_html` explains a step of `data.transforms`.
+
 For a key: its meaning, type, default, range, which options of its section have it, how to write it on the command line, and what
 changing it does to a finished run.
 """
@@ -9,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 
 from tuner.commands.request import parse
+from tuner.commands.transforms import explain_transform
 from tuner.errors import TuneError
 from tuner.registry import load_extensions
 from tuner.render import out, print_json, table
@@ -25,6 +28,9 @@ def main(args: list[str]) -> int:
     load_extensions()
     if not request.words:
         return _overview(json=request.json)
+    section, _, last = request.words[0].removeprefix("data.").partition(".")
+    if last and section.removesuffix("s") == "transform":
+        return explain_transform(last, json=request.json)
     name = find_key(request.words[0])
     if name in all_keys():
         return _key(describe(name), json=request.json)

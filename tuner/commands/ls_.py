@@ -1,4 +1,4 @@
-"""`tune ls`: recipes and sections; `tune ls recipes`, `tune ls runs`, `tune ls adapter` (the options of a section).
+"""`tune ls`: recipes and sections; `tune ls recipes`, `tune ls runs`, `tune ls adapter` (the options of a section), `tune ls transforms`.
 
 Runs are looked up in ./outputs; `tune ls runs output_dir=elsewhere` looks there.
 """
@@ -9,6 +9,7 @@ import dataclasses
 
 from tuner.commands.inventory import human_age, human_size, inspect_run, output_folder
 from tuner.commands.request import Request, parse
+from tuner.commands.transforms import list_transforms
 from tuner.errors import TuneError, nearest
 from tuner.registry import load_extensions
 from tuner.render import out, print_json, shorten, table
@@ -24,12 +25,14 @@ def main(args: list[str]) -> int:
     load_extensions()
     word = request.words[0] if request.words else ""
     listings = {"": _overview, "recipes": _recipes, "recipe": _recipes, "runs": _runs, "run": _runs}
-    if word in listings:
+    if word.removesuffix("s") == "transform":
+        list_transforms(json=request.json)
+    elif word in listings:
         listings[word](request)
     elif (group := word if word in GROUPS else word.removesuffix("s")) in GROUPS:  # `models` reads as well as `model`
         _options(group, request)
     else:
-        known = ["recipes", "runs", *GROUPS]
+        known = ["recipes", "runs", "transforms", *GROUPS]
         guess = nearest(word, known)
         raise TuneError(
             f"nothing to list called `{word}`", word, f"did you mean `tune ls {guess}`?" if guess else f"say one of: {', '.join(known)}"
@@ -59,7 +62,7 @@ def _overview(request: Request) -> None:
     out.print()
     rows = [[g, str(counts[g]), DEFAULTS[g], sections()[g]] for g in GROUPS]
     table(["section", "options", "default", "what it says"], rows, title="sections: tune ls SECTION", right=[1])
-    out.print("\nmore: `tune ls runs`, `tune ls adapter`, `tune explain trainer`")
+    out.print("\nmore: `tune ls runs`, `tune ls adapter`, `tune ls transforms`, `tune explain trainer`")
 
 
 def _recipe_json(row: tuple[str, str, str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Any
 import regex
 
 from tuner.data.words import count_words
-from tuner.schema.expression import CONSTANTS, parse_expression
+from tuner.schema.expression import CONSTANTS, parse_expression, pattern_of
 
 Row = dict[str, Any]
 Value = Callable[[Row], Any]
@@ -172,7 +172,7 @@ def _call(node: ast.Call) -> Value:
     if name == "column":
         return lambda row: row.get(arguments[0](row))
     if name == "matches":
-        text, pattern = arguments[0], regex.compile(str(ast.literal_eval(node.args[1])))
+        text, pattern = arguments[0], regex.compile(pattern_of(node.args[1]))
         return lambda row: pattern.search(text(row) or "", timeout=PATTERN_S) is not None
     function = _FUNCTIONS[name]
     if len(arguments) == 1:

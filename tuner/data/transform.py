@@ -22,8 +22,8 @@ def apply(rows: Rows, transforms: Sequence[Transform], *, seed: int, held_out: b
     `held_out` rows get the steps that shape rows, and no other: they are neither dropped, nor cut, nor put in another order.
     Raises TuneError (code 2) for a row that a step cannot take, a column that no row has, and when no row is left.
     """
-    reports = []
-    for number, step in enumerate(transforms, 1):
+    reports: list[Report] = []
+    for number, step in enumerate(transforms if rows else (), 1):
         if held_out and not step.shapes_held_out:
             continue
         where = f"data.transforms, step {number} ({step.kind})"

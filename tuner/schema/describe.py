@@ -115,6 +115,8 @@ def _example(cls: type[Section], spec: dataclasses.Field[Any], default: Any) -> 
         return shlex.quote("[q_proj,v_proj]")
     if hint.startswith("dict"):
         return shlex.quote("{name: value}")
+    if hint == "list[typing.Any]":
+        return shlex.quote("[strip_html,trim]")
     if isinstance(default, list):
         return shlex.quote("[" + ",".join(default or ["one", "two"]) + "]")
     if isinstance(default, bool):

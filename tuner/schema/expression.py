@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
+import warnings
 from collections.abc import Iterator
 
 from tuner.errors import nearest
@@ -59,7 +60,10 @@ def parse_expression(text: str) -> ast.expr:
     if len(text) > MOST_CHARACTERS:
         raise Refused(f"an expression of {len(text)} characters", f"write it in {MOST_CHARACTERS}, or as several `filter` steps")
     try:
-        tree = ast.parse(text.strip(), mode="eval")
+        with warnings.catch_warnings():  # '\\d' in a pattern is meant as it stands
+            warnings.simplefilter("ignore", SyntaxWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            tree = ast.parse(text.strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         reason = error.msg if isinstance(error, SyntaxError) else "it is nested too deeply"
         raise Refused(f"not an expression: {text!r}: {reason}", "write it as `len(text) > 20 and label != 3`") from None
@@ -122,8 +126,13 @@ def _call(node: ast.Call) -> None:
     if name in ("matches", "column") and not (isinstance(last, ast.Constant) and isinstance(last.value, str)):
         raise Refused(f"`{ast.unparse(node)}`: what stands last is a text in quotation marks", f"write it out: `{name}(…, 'text')`")
     if name == "matches":
-        for what, fix in pattern_problem(str(last.value)):  # type: ignore[attr-defined]
+        for what, fix in pattern_problem(pattern_of(last)):
             raise Refused(what, fix)
+
+
+def pattern_of(node: ast.expr) -> str:
+    """The pattern of `matches`; `\\b` is the edge of a word there, not the backspace that Python reads."""
+    return str(ast.literal_eval(node)).replace("\b", "\\b")
 
 
 def pattern_problem(pattern: str, *, by: str = "") -> Iterator[tuple[str, str]]:

@@ -191,7 +191,11 @@ def type_name(cls: type[Section], spec: dataclasses.Field[Any]) -> str:
         return str(spec.metadata["accepts"])
     if isinstance(hint, type) and hasattr(hint, "__members__"):
         return " | ".join(hint.__members__)
-    return hint.__name__ if isinstance(hint, type) and not hasattr(hint, "__args__") else str(hint).replace("None", "null").replace("typing.", "")
+    return (
+        hint.__name__
+        if isinstance(hint, type) and not hasattr(hint, "__args__")
+        else str(hint).replace("None", "null").replace("typing.", "")
+    )
 
 
 def _example(hint: Any, dotted: str, value: Any) -> str:

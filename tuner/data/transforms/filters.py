@@ -14,7 +14,7 @@ from tuner.data.expressions import Failed as Uncomputed
 from tuner.data.transforms.rows import key_of
 from tuner.data.transforms.steps import Failed, Row, Step, kept, library, whole_text
 from tuner.data.words import HAN, count_words
-from tuner.errors import TuneError, nearest
+from tuner.errors import TuneError
 
 JUDGED = 2000  # characters of a text that its language is told from
 _LETTER, _HAN = regex.compile(r"\p{L}"), regex.compile(rf"[{HAN}]")
@@ -67,9 +67,7 @@ def _language(step: Any) -> Callable[[Row], bool]:
     identifier, wanted = _identifier(), {code.lower() for code in step.keep}
     known = {str(name) for name in identifier.nb_classes}
     for code in sorted(wanted - known):
-        guess = nearest(code, known)
-        fix = f"did you mean `{guess}`?" if guess else f"known: {', '.join(sorted(known))}"
-        raise TuneError(f"no language has the code `{code}`", "language.keep", fix)
+        raise TuneError(f"no language has the code `{code}`", "language.keep", f"two letters: {', '.join(sorted(known))}")
 
     def keep(row: Row) -> bool:
         text = whole_text(row, step.fields)[:JUDGED]

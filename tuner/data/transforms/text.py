@@ -23,6 +23,7 @@ UNSEEN = frozenset({"script", "style", "template", "noscript"})
 _TAG = regex.compile(r"<[a-zA-Z/!?]")
 _ENTITY = regex.compile(r"&[#\w]+;")
 _SPACES, _LINES = regex.compile(r"[^\S\n]+"), regex.compile(r" *\n[ \n]*\n *")
+_ODD_SPACE = regex.compile(r"[^\S \n]|  | \n|\n ")
 _BREAKS = regex.compile(r"\r\n|[\r\x85\u2028\u2029]")
 _URL = regex.compile(r"(?:\b(?:https?|ftp)://|\bwww\.)[^\s<>\"'`\]]*[^\s<>\"'`\].,;:!?)]", regex.IGNORECASE)
 _EMOJI_UNIT = r"(?:\p{RI}\p{RI}|[0-9#*]\ufe0f?\u20e3|\p{Emoji}(?:\p{EMod}|\ufe0f)|\p{Emoji_Presentation})"
@@ -111,7 +112,9 @@ def _strip_accents(text: str) -> str:
 
 
 def _whitespace(text: str) -> str:
-    return _LINES.sub("\n\n", _SPACES.sub(" ", text).replace(" \n", "\n").replace("\n ", "\n")).strip()
+    if _ODD_SPACE.search(text):
+        text = _SPACES.sub(" ", text).replace(" \n", "\n").replace("\n ", "\n")
+    return (_LINES.sub("\n\n", text) if "\n\n" in text else text).strip()
 
 
 def _truncated(most: int) -> Callable[[str], str]:
