@@ -3,6 +3,7 @@
 # ruff: noqa: E501  (a case is a line: what goes in stands beside what comes out)
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -39,6 +40,7 @@ def run(step: str, given: list[dict[str, Any]], **options: Any) -> list[dict[str
 TEXTS = [
     ("strip_html", "<p>a &amp; <b>b</b></p><script>alert(1)</script><p>c<br>d</p> 1 < 2", "a & b\n\nc\nd\n1 < 2"),
     ("strip_html", "no tags: 1 < 2 & x<y", "no tags: 1 < 2 & x<y"),
+    ("strip_html", "<!-- x --><a title='1>0'>it's</a> <y@z.de> <![endif]>ok<style>b{}</style>", "it's <y@z.de> ok"),
     ("unescape_html", "a &lt;b&gt; &#228;", "a <b> ä"),
     ("strip_markdown", "# Title\n- a **b** and *c*, [d](http://e.f) `g`\n> h_i_j 2*3*4\n```py\nx = 1\n```", "Title\na b and c, d g\nh_i_j 2*3*4\nx = 1\n"),
     ("strip_urls", "see https://a.b/c?d=e, or www.f.g.", "see , or ."),
@@ -68,6 +70,7 @@ TEXTS = [
     ("scrub_ip", "10.1.2.3 2001:db8::ff 127.0.0.1 1.2.3.400 12:30:00 v1.2.3.4.5", "[ip] [ip] 127.0.0.1 1.2.3.400 12:30:00 v1.2.3.4.5"),
     ("scrub_iban", "DE89 3704 0044 0532 0130 00 OK, not DE88 3704 0044 0532 0130 00", "[iban] OK, not DE88 3704 0044 0532 0130 00"),
     ("scrub_card", "4111 1111 1111 1111, not 4111 1111 1111 1112", "[card], not 4111 1111 1111 1112"),
+    ("scrub_card", "3782-822463-10005 14000-3920-1000=9080", "[card] 14000-3920-1000=9080"),
     ("scrub_url_credentials", "ftp://me:pw@h.de/ and https://a.b/?token=abc&x=1", "ftp://[credentials]@h.de/ and https://a.b/?token=[credentials]&x=1"),
     ("scrub_secrets", f"AKIAIOSFODNN7EXAMPLE ghp_{'a1' * 18} {JWT} api_key = 'abcd1234efgh'", "[secret] [secret] [secret] api_key = '[secret]'"),
     ("scrub_pii", "a@b.org 4111111111111111 +4930 1234567 10.0.0.1", "[email] [card] [phone] [ip]"),
@@ -196,3 +199,14 @@ def test_no_rows_are_left_alone() -> None:
     """No held-out rows: `data.eval_fraction: 0`."""
     found, reports = apply(Rows(), steps(["strip_html", "drop_empty"]), seed=0, held_out=True)
     assert (len(found), reports) == (0, [])
+
+
+HARD = ("<a ", "<![", "<!--", "[a](", "![", "_", "&#", "a@a.", "x:", "0 ", "eyJa.", "GB82 ", "=", "\n ", "é", "👍")
+
+
+@pytest.mark.parametrize("step", ["strip_html", "strip_markdown", "strip_urls", "strip_emoji", "normalise_whitespace", "scrub_pii"])
+def test_a_hostile_text_costs_no_more_than_its_length(step: str) -> None:
+    started = time.perf_counter()
+    for unit in HARD:
+        run(step, [{"text": unit * (50_000 // len(unit))}])
+    assert time.perf_counter() - started < 10, "the standard library's HTML parser takes a minute for the first of them"

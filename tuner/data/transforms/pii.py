@@ -24,7 +24,7 @@ _PHONE = regex.compile(
 _IPV4 = regex.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d)")
 _IPV6 = regex.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])")
 _IBAN = regex.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}\b")
-_CARD = regex.compile(r"(?<![\w.-])\d(?:[ -]?\d){12,18}(?![\w-]|\.\d)")
+_CARD = regex.compile(r"(?<![\w.-])(?:\d{13,19}|\d{4}([ -])\d{4}\1\d{4}\1\d{1,4}(?:\1\d{3})?|\d{4}([ -])\d{6}\2\d{5})(?![\w-]|\.\d)")
 _USERINFO = regex.compile(r"(?<=\b[a-z][a-z0-9+.-]{1,20}://)[^\s/@:]{1,200}(?::[^\s/@]{0,200})?(?=@)", regex.IGNORECASE)
 _QUERY = regex.compile(
     r"(?<=[?&](?:access_token|api_?key|auth|key|passwd|password|secret|sig|signature|token|x-amz-signature)=)[^\s&#\"'<>]+",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import unicodedata
 from collections.abc import Callable
-from html.parser import HTMLParser
 from typing import Any
 
 import regex
@@ -21,6 +20,10 @@ _BLOCKS = (
 BLOCKS = frozenset(_BLOCKS.split())
 UNSEEN = frozenset({"script", "style", "template", "noscript"})
 _TAG = regex.compile(r"<[a-zA-Z/!?]")
+_MARKUP = regex.compile(
+    r"(?P<comment><!--)|<(?P<closes>/?)(?P<name>[a-zA-Z][\w:-]*+)(?=[\s/>])(?:[^<>\"']++|\"[^\"]*+\"|'[^']*+'|[\"'])*?>|<[!?][^<>]*+>"
+)
+_EMPTY_LINES = regex.compile(r"\n{3,}")
 _ENTITY = regex.compile(r"&[#\w]+;")
 _SPACES, _LINES = regex.compile(r"[^\S\n]+"), regex.compile(r" *\n[ \n]*\n *")
 _ODD_SPACE = regex.compile(r"[^\S \n]|  | \n|\n ")
@@ -36,48 +39,35 @@ _DASHES = str.maketrans(dict.fromkeys("‐‑‒–—―−﹘﹣－", "-") | {
 _ACCENTED = regex.compile(r"[\p{Latin}\p{Greek}\p{Cyrillic}]\p{Mn}+")
 
 
-class _Stripper(HTMLParser):
-    """Collects what a reader sees."""
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.parts: list[str] = []
-        self.unseen = 0
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Blocks break lines."""
-        self.unseen += tag in UNSEEN
-        if tag in BLOCKS:
-            self.parts.append("\n")
-        elif tag in ("td", "th"):
-            self.parts.append(" ")
-
-    def handle_endtag(self, tag: str) -> None:
-        """Their ends too."""
-        self.unseen -= tag in UNSEEN and self.unseen > 0
-        if tag in BLOCKS:
-            self.parts.append("\n")
-
-    def handle_data(self, data: str) -> None:
-        """Text that is shown."""
-        if not self.unseen:
-            self.parts.append(data)
-
-
 def _strip_html(text: str) -> str:
+    """By a scanner that reads every character once: the standard library's parser is quadratic on unclosed tags, and stops at `<![a`."""
     if not _TAG.search(text):
         return html.unescape(text) if _ENTITY.search(text) else text
-    parser = _Stripper()
-    parser.feed(text)
-    parser.close()
-    lines = (_SPACES.sub(" ", line).strip() for line in "".join(parser.parts).split("\n"))
-    return regex.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+    parts, at = [], 0
+    unclosed: set[str] = set()  # what no longer ends in the rest of the text is not looked for again
+    for match in _MARKUP.finditer(text):
+        if match.start() < at:
+            continue  # inside a script or a comment
+        parts.append(text[at : match.start()])
+        name, at = (match["name"] or "").lower(), match.end()
+        if name in BLOCKS:
+            parts.append("\n")
+        elif name in ("td", "th"):
+            parts.append(" ")
+        end = "-->" if match["comment"] else f"</{name}" if name in UNSEEN and not match["closes"] else ""
+        if end and end not in unclosed:
+            found = regex.compile(regex.escape(end), regex.IGNORECASE).search(text, at)
+            at = found.end() - (0 if match["comment"] else len(end)) if found else at
+            unclosed |= set() if found else {end}
+    parts.append(text[at:])
+    lines = (_SPACES.sub(" ", line).strip() for line in html.unescape("".join(parts)).split("\n"))
+    return _EMPTY_LINES.sub("\n\n", "\n".join(lines)).strip()
 
 
 _MARKDOWN: tuple[tuple[Any, str], ...] = (
     (regex.compile(r"^ {0,3}(?:```|~~~)[^\n]*\n?", regex.MULTILINE), ""),
-    (regex.compile(r"!\[([^\]\n]*)\]\([^)\s]*(?:\s+\"[^\"\n]*\")?\)"), r"\1"),
-    (regex.compile(r"\[([^\]\n]+)\]\([^)\s]*(?:\s+\"[^\"\n]*\")?\)"), r"\1"),
+    (regex.compile(r"!\[([^\[\]\n]*+)\]\((?:[^()\s]++|\([^()\s]*+\))*+(?:\s+\"[^\"\n]*\")?\)"), r"\1"),
+    (regex.compile(r"\[([^\[\]\n]++)\]\((?:[^()\s]++|\([^()\s]*+\))*+(?:\s+\"[^\"\n]*\")?\)"), r"\1"),
     (regex.compile(r"^ {0,3}#{1,6}[ \t]+(.*?)[ \t#]*$", regex.MULTILINE), r"\1"),
     (regex.compile(r"^ {0,3}(?:[-*_][ \t]*){3,}$\n?", regex.MULTILINE), ""),
     (regex.compile(r"^ {0,3}>[ \t]?", regex.MULTILINE), ""),
