@@ -119,7 +119,9 @@ def test_the_last_assistant_turn_need_not_be_the_last_turn() -> None:
 def test_batches_do_not_mix_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tuner.data.chat.BATCH", 3)
     talks = [say(f"u: {i}?", f"a: {'x' * i}") for i in range(8)]
-    assert [runs(r) for r in tokenize(map(talk, talks), tiny_tokenizer(), Sft())] == [["x" * i + END] for i in range(8)]
+    done: list[int] = []
+    assert [runs(r) for r in tokenize(map(talk, talks), tiny_tokenizer(), Sft(), tick=done.append)] == [["x" * i + END] for i in range(8)]
+    assert done == [3, 6, 8]
 
 
 def test_the_prompt_of_serving_is_the_untrained_beginning() -> None:

@@ -5,7 +5,7 @@ A mask comes from character positions in the rendered text (see masks.py): a tok
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -39,14 +39,21 @@ class TokenRow:
 
 
 def tokenize(
-    conversations: Iterable[Example], tokenizer: PreTrainedTokenizerBase, task: Sft, *, pieces: bool = False
+    conversations: Iterable[Example],
+    tokenizer: PreTrainedTokenizerBase,
+    task: Sft,
+    *,
+    pieces: bool = False,
+    tick: Callable[[int], None] = lambda done: None,
 ) -> Iterator[TokenRow]:
     """Render, mask and tokenize in batches; what is longer than `task.max_length` is cut there, or comes in `pieces`.
+
+    `tick` gets the conversations done so far.
 
     Raises TuneError (code 2) when the template refuses a conversation.
     """
     masker, encoder = Masker(tokenizer), Encoder(tokenizer)
-    source = iter(conversations)
+    source, done = iter(conversations), 0
     while batch := list(islice(source, BATCH)):
         texts, spans = zip(*(render(example, masker, task.loss_on) for example in batch), strict=True)
         for ids, trained in encoder.encode(list(texts), list(spans)):
@@ -54,6 +61,8 @@ def tokenize(
             for piece, first in enumerate(range(0, len(ids), task.max_length) if pieces else (0,)):
                 part = slice(first, first + task.max_length)
                 yield TokenRow(ids=ids[part], trained=trained[part], truncated=cut, piece=piece)
+        done += len(batch)
+        tick(done)
 
 
 def render(example: Example, masker: Masker, loss_on: LossOn) -> tuple[str, list[Span]]:

@@ -58,7 +58,8 @@ def prepare(run: Run, rows: Rows, folder: Path) -> None:
     if any(e["tools"] for e in examples) and not Masker(tokenizer).knows_tools:
         run.tell("the model's chat template knows no tools: they are written as text, calls as <tool_call>{…}</tool_call>")
     data = run.recipe.data
-    tokens = list(tokenize(examples, tokenizer, task, pieces=data.overlong is Overlong.split))
+    with run.progress("rows prepared", len(examples)) as tick:
+        tokens = list(tokenize(examples, tokenizer, task, pieces=data.overlong is Overlong.split, tick=tick))
     whole = [row for row in tokens if not row.truncated] if data.overlong is Overlong.drop else tokens
     counts = {
         "conversations": len(examples),
