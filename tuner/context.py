@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ class Run:
     device: Any
     tell: Callable[[str], None]
     kept: dict[str, Any] = field(default_factory=dict)
+    quiet: bool = False
 
     @property
     def folder(self) -> Path:
@@ -34,7 +35,9 @@ class Run:
         return self.folder / "eval" / stage.key if name == "evaluate" else Path(stage.folder)
 
     def progress(self, label: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
-        """A progress bar on a terminal, lines elsewhere; what it yields takes the number of items done."""
+        """A progress bar on a terminal, lines elsewhere, nothing when quiet; what it yields takes the number of items done."""
+        if self.quiet:
+            return nullcontext(lambda done: None)
         return progress.bar(label, total)
 
     def keep(self, name: str, make: Callable[[], Any]) -> Any:

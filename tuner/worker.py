@@ -88,7 +88,7 @@ def _make_run(plan: Plan, *, tell: Any) -> Any:
     recipe = plan.load_recipe()
     _pin(recipe, Path(plan.folder) / "lock.json")
     device = load("tuner.model.load").pick_device(recipe.hardware)
-    return load("tuner.context").Run(plan=plan, recipe=recipe, device=device, tell=tell)
+    return load("tuner.context").Run(plan=plan, recipe=recipe, device=device, tell=tell, quiet=tell is _silent)
 
 
 def _pin(recipe: Recipe, lock_file: Path) -> None:

@@ -75,6 +75,12 @@ def test_without_a_repository_a_folder_is_laid_out_like_one(folder: Path, tmp_pa
         assert str(tmp_path).encode() not in path.read_bytes(), path.name
 
 
+def test_the_report_goes_along_only_when_asked(folder: Path) -> None:
+    done = push(folder, "hub.report=true", url=UNREACHABLE, token=None)
+    assert done.returncode == 0, done.stderr
+    assert {p.name for p in (folder / "published").iterdir()} == PUBLISHED | {"report.html"}
+
+
 def test_layout_is_swapped_whole(folder: Path) -> None:
     plan = read_plan(folder / "plan.json")
     write_card(folder)
