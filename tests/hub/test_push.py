@@ -76,6 +76,7 @@ def test_without_a_repository_a_folder_is_laid_out_like_one(folder: Path, tmp_pa
 
 
 def test_the_report_goes_along_only_when_asked(folder: Path) -> None:
+    (folder / "report.html").write_text("<p>rows</p>", encoding="utf-8")
     done = push(folder, "hub.report=true", url=UNREACHABLE, token=None)
     assert done.returncode == 0, done.stderr
     assert {p.name for p in (folder / "published").iterdir()} == PUBLISHED | {"report.html"}
