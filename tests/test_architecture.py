@@ -18,6 +18,7 @@ LIGHT = (
     "files schema",
     "keys",
     "plan",
+    "data_rules",
     "checks estimate",
     "render",
     "recipe_file progress",

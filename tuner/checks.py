@@ -9,15 +9,13 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from tuner.files import has_password
+from tuner.data_rules import RULES as DATA_RULES
 from tuner.schema.adapter import QLora
-from tuner.schema.data import Contamination
 from tuner.schema.hardware import Device
 from tuner.schema.model import Source
 from tuner.schema.recipe import Recipe
 from tuner.schema.task import Sft
 from tuner.schema.trainer import Choice, Precision
-from tuner.schema.transforms.reading import faults
 
 Finding = tuple[str, str, str]
 METRICS = ("exact_match", "json")
@@ -32,46 +30,6 @@ def names(recipe: Recipe) -> Iterator[Finding]:
     repo = recipe.hub.repo_id
     if repo is not None and (not _REPO.fullmatch(repo) or "--" in repo or ".." in repo):
         yield "hub.repo_id", f"`hub.repo_id` is no repository name: {repo!r}", "write owner/name: `hub.repo_id=me/my-model`"
-
-
-def rows(recipe: Recipe) -> Iterator[Finding]:
-    """Rows come from one place, and held-out rows exist where something measures on them."""
-    data = recipe.data
-    named = [key for key in ("path", "id", "url", "url_env") if getattr(data, key)]
-    if len(named) != 1:
-        both = f"both {' and '.join(f'`data.{key}`' for key in named)} are set"
-        fix = "set `data.path` (files), `data.id` (Hub dataset) or `data.url` (database), or choose one: `tune ls data`"
-        yield (f"data.{named[1]}", both, fix) if named else ("data.path", "no training rows are named", fix)
-    if (data.url or data.url_env) and not data.query:
-        yield "data.query", "a database needs `data.query`", "write the query whose result are the rows: `select mail, ticket from t`"
-    if data.url and has_password(data.url):
-        fix = "put the URL into an environment variable, and the variable's name into `data.url_env`"
-        yield "data.url", "`data.url` holds a password, and a recipe is kept, shown and published", fix
-    if data.eval_split and data.id is None:
-        yield "data.eval_split", "`data.eval_split` needs a Hub dataset (`data.id`)", "for local files set `data.eval_path`"
-    if data.eval_group and data.eval_stratify:
-        yield "data.eval_group", "`data.eval_group` and `data.eval_stratify` are two ways to hold rows out", "choose one"
-    held_out = data.eval_path or data.eval_split or data.eval_fraction
-    if recipe.eval.enabled and not held_out:
-        fix = "set `data.eval_path`, `data.eval_split` or `data.eval_fraction`, or choose `eval=none`"
-        yield "eval.enabled", "evaluation has no held-out rows", fix
-    if recipe.trainer.eval_steps and not held_out:
-        yield "trainer.eval_steps", "`trainer.eval_steps` has no held-out rows", "set `data.eval_path` or `data.eval_fraction`"
-
-
-def transforms(recipe: Recipe) -> Iterator[Finding]:
-    """Every step of `data.transforms` exists and takes its arguments."""
-    for index, what, fix in faults(recipe.data.transforms):
-        yield f"data.transforms.{index}", what, fix
-    if recipe.data.contamination is not Contamination.report and not any(
-        (recipe.data.eval_path, recipe.data.eval_split, recipe.data.eval_fraction)
-    ):
-        key = "data.contamination"
-        yield (
-            key,
-            f"`{key}={recipe.data.contamination}` has no held-out rows",
-            "set `data.eval_path`, `data.eval_split` or `data.eval_fraction`",
-        )
 
 
 def measuring(recipe: Recipe) -> Iterator[Finding]:
@@ -120,4 +78,4 @@ def model_source(recipe: Recipe) -> Iterator[Finding]:
         yield "model.revision", "`model.revision` belongs to a Hub model", "remove it: a local folder has no revisions"
 
 
-RULES = (names, rows, transforms, measuring, precision, batch, packing, model_source)
+RULES = (names, *DATA_RULES, measuring, precision, batch, packing, model_source)

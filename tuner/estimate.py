@@ -49,7 +49,7 @@ def estimate(plan: Plan) -> Estimate:
     trainable = _trainable(recipe, shape) if shape else None
     return Estimate(
         exact=exact,
-        rows=rows,
+        rows=None if recipe.data.streaming else rows,
         tokens=round(tokens * epochs) if tokens and epochs else None,
         steps=steps,
         parameters=parameters,
@@ -65,7 +65,7 @@ def _count(plan: Plan) -> tuple[int | None, int | None, bool]:
         train = read_json(Path(prepare.folder) / "data.json")["train"]
         return train["rows"], train["tokens"], True
     recipe, files = plan.load_recipe(), plan.files.get("data.path")
-    if not files:
+    if not files or recipe.data.streaming:
         return recipe.data.limit, None, False
     rows = characters = 0
     for name in files:
@@ -77,9 +77,10 @@ def _count(plan: Plan) -> tuple[int | None, int | None, bool]:
             stream.seek(0)
             lines = [len(line) for line in stream if line.strip()]
         rows, characters = rows + (len(lines) if values is None else len(values)), characters + sum(lines)
-    held_out = 0.0 if recipe.data.eval_path or recipe.data.eval_split else recipe.data.eval_fraction
-    kept = min(rows, recipe.data.limit or rows)
-    kept -= round(kept * held_out)
+    data = recipe.data
+    kept = min(rows, data.limit or rows)
+    if not (data.eval_path or data.eval_split):
+        kept -= min(kept, data.eval_rows or round(kept * data.eval_fraction))
     return kept, round(characters / CHARACTERS_PER_TOKEN * kept / max(rows, 1)), False
 
 

@@ -13,8 +13,8 @@ import hashlib
 import json
 from typing import Any
 
-from tuner.schema.base import Section, default_of, plain
-from tuner.schema.data import Contamination
+from tuner.schema.base import Section, default_of, plain, said
+from tuner.schema.data import Contamination, Data, source_key
 from tuner.schema.recipe import Recipe
 from tuner.schema.transforms.reading import shapes_held_out
 
@@ -47,30 +47,45 @@ def key_values(recipe: Recipe, stage: str) -> dict[str, Any]:
 
 def _world(recipe: Recipe, stage: str, content: dict[str, list[str]]) -> dict[str, Any]:
     """What a key sees of the world: content of local files, and how the held-out rows come about."""
-    data = recipe.data
-    source = {k: getattr(data, k) for k in ("id", "config", "revision", "split", "limit")}
-    source |= {"files": content.get("data.path") or content.get("data.url")}
-    if content.get("data.eval_path"):
-        held_out: dict[str, Any] = {"files": content["data.eval_path"]}
-    elif data.eval_split:
-        held_out = {"id": data.id, "config": data.config, "revision": data.revision, "split": data.eval_split}
-    else:
-        held_out = {"fraction": data.eval_fraction, "seed": recipe.seed, **source}
-        held_out |= {k: v for k in ("eval_group", "eval_stratify") if (v := getattr(data, k))}
+    data, train, held_out = recipe.data, _train_rows(recipe.data, content), _held_out(recipe, content)
     world: dict[str, Any] = {}
     if stage in ("prepare", "baseline", "train"):
         parts = {"model files": content.get("model.id"), "chat template": content.get("model.chat_template") or recipe.model.chat_template}
         world |= {name: part for name, part in parts.items() if part}
     if stage == "prepare":
-        world["train files"] = content.get("data.path") or content.get("data.url")
+        world |= {"mix": train["mix"], "seed": recipe.seed} if data.mix else {"train files": train["files"]}
         if data.transforms:
             world["transforms"] = plain(data.transforms)
         if data.contamination is not Contamination.report:  # what is told alone changes no row
             world["kept apart"] = [data.contamination.value, held_out]
-        if "fraction" in held_out and data.eval_fraction:
-            world["held out"] = [data.eval_fraction, recipe.seed, *(v for v in (data.eval_group, data.eval_stratify) if v)]
+        if "seed" in held_out and (share := data.eval_rows or data.eval_fraction):
+            world["held out"] = [share, recipe.seed, *(v for v in (data.eval_group, data.eval_stratify) if v)]
     if stage == "baseline" or (stage == "train" and recipe.trainer.eval_steps):
         world["held out"] = held_out
         if shaping := [plain(item) for item in data.transforms if shapes_held_out(item)]:
             world["held out transforms"] = shaping
     return world
+
+
+def _held_out(recipe: Recipe, content: dict[str, list[str]]) -> dict[str, Any]:
+    """What the held-out rows are: files, a split, or a part of the training rows."""
+    data = recipe.data
+    if content.get("data.eval_path"):
+        return {"files": content["data.eval_path"]}
+    if data.eval_split:
+        return {"id": data.id, "config": data.config, "revision": data.revision, "split": data.eval_split}
+    share = {"rows": data.eval_rows} if data.eval_rows else {"fraction": data.eval_fraction}
+    chosen = {k: v for k in ("eval_group", "eval_stratify") if (v := getattr(data, k))}
+    return {**share, "seed": recipe.seed, **_train_rows(data, content), **chosen}
+
+
+def _train_rows(data: Data, content: dict[str, list[str]]) -> dict[str, Any]:
+    """What the training rows are: files by their content, or a set by its names; for each source of a mix, with what is said of it."""
+    if not data.mix:
+        files = content.get("data.path") or content.get("data.url")
+        return {k: getattr(data, k) for k in ("id", "config", "revision", "split", "limit")} | {"files": files}
+    mix = {}
+    for name, source in data.mix.items():
+        files = content.get(source_key(name, "path")) or content.get(source_key(name, "url"))
+        mix[name] = {k: v for k, v in said(source).items() if k != "path"} | {"files": files}
+    return {"mix": mix}

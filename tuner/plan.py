@@ -17,6 +17,7 @@ from tuner.keys import content_key
 from tuner.runs import is_done, read_json, write_json
 from tuner.schema.base import STAGES, flat, plain
 from tuner.schema.compose import Composed
+from tuner.schema.data import source_key, sources
 from tuner.schema.model import Source
 from tuner.schema.recipe import Recipe, from_plain
 
@@ -156,20 +157,23 @@ def _find(composed: Composed) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     problems = []
     template = recipe.model.chat_template
-    named = {"data.path": recipe.data.path, "data.eval_path": recipe.data.eval_path}
+    forms = {source_key(name, "path"): source.format for name, source in sources(recipe.data).items()}
+    named = {source_key(name, "path"): source.path for name, source in sources(recipe.data).items()}
+    named |= {"data.eval_path": recipe.data.eval_path}
     named |= {"model.chat_template": template} if template and "{" not in template else {}
     for key, value in named.items():
         if value is not None:
             folder = reading.folder(key)  # what a file says is meant from there, what is typed from here
             places = [folder, Path.cwd()] if folder else [Path.cwd(), reading.recipes["main"].path.parent]
             try:
-                found[key] = find_files(value, places=places, form=recipe.data.format)
+                found[key] = find_files(value, places=places, form=forms.get(key, recipe.data.format))
             except TuneError as error:
                 problems += [dataclasses.replace(p, where=reading.where(key)) for p in error.problems]
-    url = recipe.data.url or ""
-    database = Path(url.removeprefix("sqlite:///"))
-    if url.startswith("sqlite:///") and database.is_file():
-        found["data.url"] = [str(database.absolute())]
+    for name, source in sources(recipe.data).items():
+        url = source.url or ""
+        database = Path(url.removeprefix("sqlite:///"))
+        if url.startswith("sqlite:///") and database.is_file():
+            found[source_key(name, "url")] = [str(database.absolute())]
     if is_local(recipe):
         found["model.id"] = [str(p) for p in model_files(Path(recipe.model.id).expanduser().absolute())]
     if problems:

@@ -10,6 +10,7 @@ from rich.table import Table
 from tuner.context import Run
 from tuner.data import contamination
 from tuner.data.audit import overlong
+from tuner.data.load import Rows
 from tuner.data.splits import split
 from tuner.data.transform import told
 from tuner.errors import OK, TuneError
@@ -29,7 +30,7 @@ def report(run: Run, *, row: int, as_json: bool) -> int:
     rows, _ = split(run)
     if row > len(rows):
         raise TuneError(f"there is no row {row}", "--row", f"the training rows are {len(rows)}")
-    shown = [task.show(run, rows, index) for index in ([row - 1] if row else range(min(FIRST_ROWS, len(rows))))]
+    shown = [task.show(run, rows, index) for index in ([row - 1] if row else _first(rows))]
     error = None
     try:
         execute(run, only=("prepare",))
@@ -50,10 +51,18 @@ def report(run: Run, *, row: int, as_json: bool) -> int:
     return OK
 
 
+def _first(rows: Rows) -> list[int]:
+    """The first few rows; of a mix the first of each source."""
+    if len(set(rows.part)) > 1:
+        return [rows.part.index(part) for part in sorted(set(rows.part))]
+    return list(range(min(FIRST_ROWS, len(rows))))
+
+
 def _print_row(shown: dict[str, Any]) -> None:
     """The place of a row, then its text: what is trained in green (in double brackets where there is no colour)."""
     facts = f"{shown['tokens']} tokens, {shown['supervised_tokens']} trained" + (", cut" if shown["truncated"] else "")
-    out.print(f"[bold]{shorten(shown['place'])}[/]  {facts}", highlight=False)
+    source = f"{shown['source']}: " if shown.get("source") else ""
+    out.print(f"[bold]{source}{shorten(shown['place'])}[/]  {facts}", highlight=False)
     print_segments(shown["segments"])
 
 
@@ -82,7 +91,7 @@ def _print_statistics(data: dict[str, Any], audit: dict[str, Any]) -> None:
     if packs := data.get("packs"):
         lines["packs"] = f"{number(packs['rows'])} of {packs['capacity']} tokens, {packs['fill']:.1%} full"
     for number_of, step in enumerate(data.get("transforms", ()), 1):
-        lines[f"step {number_of}"] = told(step)
+        lines[f"step {number_of}"] = f"{step['source']}: {told(step)}" if step.get("source") else told(step)
     if (overlap := data.get("contamination")) and overlap["rows"]:
         lines["held out"] = contamination.told(overlap)
     if skipped := data.get("skipped"):
@@ -90,7 +99,33 @@ def _print_statistics(data: dict[str, Any], audit: dict[str, Any]) -> None:
     for name, text in lines.items():
         table.add_row(name, text)
     out.print(table)
+    if sources := data.get("sources"):
+        out.print()
+        _print_sources(sources, data["mix"])
     out.print("\ntokens a row")
     most = max(count for _, count in train["histogram"])
     for bound, count in train["histogram"]:
         out.print(f"{f'≤ {number(bound)}':>9}  {'█' * round(BAR * count / most):<{BAR}}  {number(count)}", highlight=False)
+
+
+def _print_sources(sources: list[dict[str, Any]], mix: list[dict[str, Any]]) -> None:
+    """What each source of a mix gives."""
+    heads = ["source", "rows", "of", "share", "tokens", "share", "trained", "cut", "twice", "mean", "p95", "lengths"]
+    table = Table(*heads, box=None, pad_edge=False, header_style="bold")
+    for column in table.columns[1:-1]:
+        column.justify = "right"
+    for one, drawn in zip(sources, mix, strict=True):
+        cells = [one["name"], number(one["rows"]), number(drawn["read"])]
+        if one["rows"]:
+            length = one["length"]
+            cells += [f"{one['row_share']:.1%}", number(one["tokens"]), f"{one['token_share']:.1%}", f"{one['trained_share']:.1%}"]
+            cells += [number(one["truncated"]), number(one["duplicates"]), f"{length['mean']:.0f}", number(length["p95"])]
+            cells.append(sparkline([count for _, count in one["histogram"]]))
+        table.add_row(*cells)
+    out.print(table)
+
+
+def sparkline(counts: list[int]) -> str:
+    """A histogram in one line: `▁▃█▅▂`; a bar that holds any is never invisible."""
+    most = max(counts)
+    return "".join("▁▂▃▄▅▆▇█"[max(0, -(-8 * count // most) - 1)] if count else " " for count in counts)

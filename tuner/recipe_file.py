@@ -11,6 +11,8 @@ from tuner.files import SHIPPED_DATA, is_remote
 from tuner.plan import Plan
 from tuner.registry import kinds
 from tuner.runs import write_text
+from tuner.schema.base import said
+from tuner.schema.data import source_key
 from tuner.schema.recipe import GROUPS
 
 
@@ -22,6 +24,10 @@ def write_recipe(plan: Plan) -> None:
     data = sections["data"]
     for key in ("path", "eval_path"):
         data[key] = _absolute(data[key], plan.files.get(f"data.{key}"))
+    data["mix"] = {name: said(source) for name, source in plan.load_recipe().data.mix.items()}
+    for name, source in data["mix"].items():
+        if "path" in source:
+            source["path"] = _absolute(source["path"], plan.files.get(source_key(name, "path")))
     sections = {k: v for k, v in sections.items() if v != {}}
     head = f"# {plan.name}: the resolved recipe of this run, by tune {plan.tuner}\n# run it again: tune recipe=recipe.yaml\n"
     write_text(

@@ -18,7 +18,7 @@ from tuner.schema.recipe import Recipe
 
 OPTION_FILES = "tuner/conf/"
 # What may hold a path of this machine: such values are shown and published by their last part alone.
-PATH_KEYS = ("output_dir", "data.path", "data.eval_path", "model.id", "model.chat_template")
+PATH_KEYS = ("output_dir", "data.path", "data.mix", "data.eval_path", "model.id", "model.chat_template")
 
 
 class Setting(NamedTuple):
@@ -141,7 +141,9 @@ class Results:
 
 
 def public(value: Any) -> Any:
-    """A path by its last part when it names a place on this machine; anything else as it is."""
+    """A path by its last part when it names a place on this machine; anything else as it is. Values of mappings one by one."""
+    if isinstance(value, dict):
+        return {k: public(v) for k, v in value.items()}
     is_path = isinstance(value, str) and (value.startswith("~") or Path(value).is_absolute())
     return Path(value).name if is_path else value
 

@@ -94,8 +94,8 @@ def _make_run(plan: Plan, *, tell: Any) -> Any:
 def _pin(recipe: Recipe, lock_file: Path) -> None:
     """Take the Hub commits that this run resolved at first: a moved branch changes nothing until `refresh=true` makes a new run."""
     commits = read_json(lock_file)["commits"] if lock_file.is_file() else {}
-    recipe.model.revision = commits.get("model", recipe.model.revision)
-    recipe.data.revision = commits.get("data", recipe.data.revision)
+    if commits:
+        load("tuner.hub.revisions").pin(recipe, commits)
 
 
 def _silent(_: str) -> None:

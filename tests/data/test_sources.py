@@ -15,10 +15,10 @@ from typing import Any
 import fsspec
 import pytest
 
-from tuner.checks import rows as rows_rule
 from tuner.data import splits
 from tuner.data.formats import read_file, sql
 from tuner.data.load import hub_rows, read_rows
+from tuner.data_rules import rows as rows_rule
 from tuner.errors import TuneError
 from tuner.files import find_files, format_of, has_password, hashes, is_remote
 from tuner.schema.data import Data, Format, OnError

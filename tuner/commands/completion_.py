@@ -16,7 +16,8 @@ from tuner.runs import list_runs
 from tuner.schema.documents import list_options, list_recipes
 from tuner.schema.recipe import GROUPS
 from tuner.schema.transforms.describe import names
-from tuner.schema.walk import all_keys, type_name
+from tuner.schema.values import type_name
+from tuner.schema.walk import all_keys
 
 # The scripts hand over the line up to the cursor and get whole words back: `tune completion --words "tune recipe=qu"`.
 # Bash cuts words at `=` and `:`, so what stands before the last of them is taken off again.

@@ -30,12 +30,16 @@ BATCH = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class TokenRow:
-    """A conversation: token ids and which of them carry the loss [T each]; whether it was cut to `max_length`, and which piece this is."""
+    """A conversation: token ids and which of them carry the loss [T each]; whether it was cut to `max_length`, and which piece this is.
+
+    `index` is the conversation's place among those that were tokenized.
+    """
 
     ids: NDArray[np.int32]
     trained: NDArray[np.bool_]
     truncated: bool
     piece: int = 0
+    index: int = 0
 
 
 def tokenize(
@@ -56,11 +60,11 @@ def tokenize(
     source, done = iter(conversations), 0
     while batch := list(islice(source, BATCH)):
         texts, spans = zip(*(render(example, masker, task.loss_on) for example in batch), strict=True)
-        for ids, trained in encoder.encode(list(texts), list(spans)):
+        for index, (ids, trained) in enumerate(encoder.encode(list(texts), list(spans)), done):
             cut = not pieces and len(ids) > task.max_length
             for piece, first in enumerate(range(0, len(ids), task.max_length) if pieces else (0,)):
                 part = slice(first, first + task.max_length)
-                yield TokenRow(ids=ids[part], trained=trained[part], truncated=cut, piece=piece)
+                yield TokenRow(ids=ids[part], trained=trained[part], truncated=cut, piece=piece, index=index)
         done += len(batch)
         tick(done)
 

@@ -68,12 +68,14 @@ def recognise(row: Row, data: Data) -> Layout:
     raise _unknown(row, data, wanted)
 
 
-def read_all(rows: Sequence[Row], data: Data, *, place: Callable[[int], str]) -> tuple[Layout, list[Example], list[Problem]]:
+def read_all(
+    rows: Sequence[Row], data: Data, *, place: Callable[[int], str], layout: Layout | None = None
+) -> tuple[Layout, list[Example], list[Problem]]:
     """(layout, examples, rows that were skipped). `place` tells where a row by its index stands.
 
     Raises TuneError (code 2) with the first row that does not fit, unless `data.on_error` is `skip`, or when none is left.
     """
-    layout = recognise(rows[0], data)
+    layout = layout or recognise(rows[0], data)
     found: list[Example] = []
     skipped: list[Problem] = []
     for index, row in enumerate(rows):

@@ -29,6 +29,7 @@ class Rows(Sequence[Row]):
         self._rows: list[Row] = []
         self._sources: list[tuple[str, Format | None]] = []
         self._source, self._number = array("I"), array("Q")  # of each row: 12 bytes, where a text would take 100
+        self.part = array("H")  # of each row the source in a mix that it is from, by its number
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -55,7 +56,26 @@ class Rows(Sequence[Row]):
         chosen._rows = [self._rows[i] for i in indices]
         chosen._source = array("I", (self._source[i] for i in indices))
         chosen._number = array("Q", (self._number[i] for i in indices))
+        chosen.part = array("H", (self.part[i] for i in indices))
         return chosen
+
+    def of_part(self, number: int) -> Rows:
+        """The rows of one source of a mix."""
+        return self if set(self.part) == {number} else self.take(i for i, part in enumerate(self.part) if part == number)
+
+    @classmethod
+    def joined(cls, found: Iterable[Rows], *, first: int = 0) -> Rows:
+        """The rows of several sources one after the other, numbered as parts from `first` on."""
+        whole = cls()
+        for number, rows in enumerate(found, first):
+            before = len(whole._sources)
+            whole.skipped += rows.skipped
+            whole._rows += rows._rows
+            whole._sources += rows._sources
+            whole._source.extend(index + before for index in rows._source)
+            whole._number.extend(rows._number)
+            whole.part.extend([number] * len(rows))
+        return whole
 
     def remade(self, found: Sequence[tuple[int, Row]]) -> Rows:
         """Other rows in their place: each with the index of the row that it was made of."""
@@ -67,7 +87,7 @@ class Rows(Sequence[Row]):
         """Add what is read from one source. With `stop`, raises TuneError (code 2) with the first Problem."""
         index = len(self._sources)
         self._sources.append((name, form))
-        rows, sources, numbers = self._rows.append, self._source.append, self._number.append
+        rows, sources, numbers, part = self._rows.append, self._source.append, self._number.append, self.part.append
         left = -1 if limit is None else limit - len(self)
         for number, row in found:
             if isinstance(row, Problem):
@@ -78,6 +98,7 @@ class Rows(Sequence[Row]):
             rows(row)
             sources(index)
             numbers(number)
+            part(0)
             left -= 1
             if left == 0:
                 return

@@ -11,9 +11,10 @@ from typing import Any
 from tuner.context import Run
 from tuner.data import contamination
 from tuner.data.load import Rows, hub_rows, read_rows
+from tuner.data.mix import Part, drawn, parts, sizes
 from tuner.data.transform import apply, told
 from tuner.errors import GATE, TuneError
-from tuner.schema.data import Contamination, Data, Format
+from tuner.schema.data import Contamination, Data, Format, source_key
 from tuner.schema.transforms.reading import steps
 
 MOST_SHOWN = 5
@@ -35,14 +36,14 @@ def held_out(run: Run) -> Rows:
 
 
 def facts(run: Run) -> dict[str, Any]:
-    """What was done to the training rows, for data.json: {"transforms": a report a step, "contamination": …}."""
+    """What was done to the training rows, for data.json: {"transforms": a report a step, "mix": an entry a source, "contamination": …}."""
     found: dict[str, Any] = run.keep("training rows", lambda: _training(run))[1]
     return found
 
 
-def _read(run: Run) -> tuple[Rows, Rows]:
-    train, held_out = run.keep("rows", lambda: _split(run))
-    return train, held_out
+def _read(run: Run) -> tuple[Rows, Rows, dict[str, Any]]:
+    train, held_out, done = run.keep("rows", lambda: _split(run))
+    return train, held_out, done
 
 
 def _held_out(run: Run) -> Rows:
@@ -52,12 +53,13 @@ def _held_out(run: Run) -> Rows:
 def _training(run: Run) -> tuple[Rows, dict[str, Any]]:
     """(training rows, facts)."""
     data = run.recipe.data
-    rows, reports = apply(_read(run)[0], steps(data.transforms), seed=run.recipe.seed)
+    rows, _, done = _read(run)
+    rows, reports = apply(rows, steps(data.transforms), seed=run.recipe.seed)
     for report in reports:
         run.tell(f"transform {told(report)}")
     kept_apart = held_out(run)
     if not kept_apart:
-        return rows, {"transforms": reports}
+        return rows, done | {"transforms": done["transforms"] + reports}
     found = contamination.overlap(rows, kept_apart)
     about = contamination.summary(found, train=len(rows), held_out=len(kept_apart))
     about["done"] = data.contamination.value
@@ -68,7 +70,7 @@ def _training(run: Run) -> tuple[Rows, dict[str, Any]]:
             raise TuneError(contamination.told(about), "data.contamination", fix, code=GATE)
         if data.contamination is Contamination.drop:
             rows = _dropped(rows, set(found.rows))
-    return rows, {"transforms": reports, "contamination": about}
+    return rows, done | {"transforms": done["transforms"] + reports, "contamination": about}
 
 
 def _dropped(rows: Rows, gone: set[int]) -> Rows:
@@ -78,33 +80,73 @@ def _dropped(rows: Rows, gone: set[int]) -> Rows:
     return rows.take(i for i in range(len(rows)) if i not in gone)
 
 
-def _split(run: Run) -> tuple[Rows, Rows]:
-    data, files = run.recipe.data, run.plan.files
-    rows = hub_rows(data, data.split)[: data.limit] if data.id else read_rows(files.get("data.path", []), data, limit=data.limit)
-    _tell_skipped(run, rows)
+def _split(run: Run) -> tuple[Rows, Rows, dict[str, Any]]:
+    """(training rows of all sources, held-out rows, what was done): each source read, parted, transformed by its own steps, then mixed."""
+    data, seed, found = run.recipe.data, run.recipe.seed, parts(run)
+    read = [_read_part(run, part) for part in found]
     if data.eval_path:
-        held_out = read_rows(files["data.eval_path"], _of_files(data))
-        _tell_skipped(run, held_out)
-        return rows, held_out
-    if data.eval_split:
-        return rows, hub_rows(data, data.eval_split)
-    chosen = _chosen(rows, data, run.recipe.seed) if data.eval_fraction else set()
-    if data.eval_fraction and not 0 < len(chosen) < len(rows):
-        what = f"data.eval_fraction={data.eval_fraction:g} of {len(rows)} rows holds out {len(chosen)}"
-        raise TuneError(what, "data.eval_fraction", "set `data.eval_path`, another fraction, or `eval=none` with `data.eval_fraction=0`")
-    return rows.take(i for i in range(len(rows)) if i not in chosen), rows.take(sorted(chosen))
+        held_out = [Rows()] * len(read)
+        apart = read_rows(run.plan.files["data.eval_path"], _of_files(data))
+        _tell_skipped(run, apart)
+    elif data.eval_split:
+        held_out, apart = [Rows()] * len(read), hub_rows(data, data.eval_split)
+    else:
+        read, held_out = _parted(read, found, data, seed)
+        apart = Rows()
+    reports = []
+    for index, part in enumerate(found):
+        own, where = part.transforms, source_key(part.name, "transforms")
+        read[index], done = apply(read[index], own, seed=f"{seed}:{part.name}", where=where)
+        held_out[index], _ = apply(held_out[index], own, seed=f"{seed}:{part.name}", held_out=True, where=where)
+        reports += [report | {"source": part.name} for report in done]
+    for report in reports:
+        run.tell(f"{report['source']}: transform {told(report)}")
+    counts = [len(rows) for rows in read]
+    wanted = sizes(found, counts, data)
+    if data.mix:
+        picked = random.Random(f"{seed}:mix")
+        read = [rows.take(drawn(len(rows), size, picked)) for rows, size in zip(read, wanted, strict=True)]
+    mix = [{"name": p.name, "read": c, "drawn": w, "held_out": len(h)} for p, c, w, h in zip(found, counts, wanted, held_out, strict=True)]
+    for part, count, size in zip(found, counts, wanted, strict=True) if data.mix else ():
+        again = f" ({size / count:.1f} times)" if size > count else ""
+        run.tell(f"{part.name}: {size:,} rows of {count:,}{again}, {size / sum(wanted):.1%} of the mix")
+    return Rows.joined(read), Rows.joined([*held_out, apart]), {"transforms": reports, **({"mix": mix} if data.mix else {})}
 
 
-def _chosen(rows: Rows, data: Data, seed: int) -> set[int]:
+def _read_part(run: Run, part: Part) -> Rows:
+    """All rows of a source. Raises TuneError (code 2) when there is none."""
+    data = part.data
+    rows = hub_rows(data, data.split)[: data.limit] if data.id else read_rows(part.files, data, limit=data.limit)
+    _tell_skipped(run, rows)
+    return rows
+
+
+def _parted(read: list[Rows], found: list[Part], data: Data, seed: int) -> tuple[list[Rows], list[Rows]]:
+    """Of each source (training rows, held-out rows). Raises TuneError (code 2) where a share is none or all."""
+    train, held_out, total = [], [], sum(map(len, read))
+    share = data.eval_rows / total if data.eval_rows else data.eval_fraction
+    key = f"data.eval_rows={data.eval_rows}" if data.eval_rows else f"data.eval_fraction={data.eval_fraction:g}"
+    for part, rows in zip(found, read, strict=True):
+        chosen = _chosen(rows, data, share, seed) if 0 < share < 1 else set()
+        if share and not 0 < len(chosen) < len(rows):
+            what = f"{key} of {len(rows)} rows{f' of `{part.name}`' if part.name else ''} holds out {len(chosen)}"
+            fix = "set `data.eval_path`, another fraction or number, or `eval=none` with `data.eval_fraction=0`"
+            raise TuneError(what, key.partition("=")[0], fix)
+        train.append(rows.take(i for i in range(len(rows)) if i not in chosen) if chosen else rows)
+        held_out.append(rows.take(sorted(chosen)))
+    return train, held_out
+
+
+def _chosen(rows: Rows, data: Data, share: float, seed: int) -> set[int]:
     """Indices of a seeded share: of all rows, of each value of a column, or of the values of a column."""
     if data.eval_group:
         values = _column(rows, data.eval_group, "data.eval_group")
-        return {i for i, value in enumerate(values) if _draw(seed, value) < data.eval_fraction}
+        return {i for i, value in enumerate(values) if _draw(seed, value) < share}
     alike: dict[str, list[int]] = {}
     for index, value in enumerate(_column(rows, data.eval_stratify, "data.eval_stratify") if data.eval_stratify else [""] * len(rows)):
         alike.setdefault(value, []).append(index)
     picked = random.Random(seed)
-    return {i for indices in alike.values() for i in picked.sample(indices, round(len(indices) * data.eval_fraction))}
+    return {i for indices in alike.values() for i in picked.sample(indices, round(len(indices) * share))}
 
 
 def _column(rows: Rows, name: str, key: str) -> list[str]:

@@ -16,7 +16,9 @@ Report = dict[str, Any]
 LOOKED_AT = 1000  # rows that are searched for a column
 
 
-def apply(rows: Rows, transforms: Sequence[Transform], *, seed: int, held_out: bool = False) -> tuple[Rows, list[Report]]:
+def apply(
+    rows: Rows, transforms: Sequence[Transform], *, seed: int | str, held_out: bool = False, where: str = "data.transforms"
+) -> tuple[Rows, list[Report]]:
     """(rows, a report a step: {"name", "changed", "dropped", "added", "rows"}), every row with its place.
 
     `held_out` rows get the steps that shape rows, and no other: they are neither dropped, nor cut, nor put in another order.
@@ -26,22 +28,22 @@ def apply(rows: Rows, transforms: Sequence[Transform], *, seed: int, held_out: b
     for number, step in enumerate(transforms if rows else (), 1):
         if held_out and not step.shapes_held_out:
             continue
-        where = f"data.transforms, step {number} ({step.kind})"
+        step_place = f"{where}, step {number} ({step.kind})"
         if not held_out:
             for problem in _unknown_columns(rows, step):
-                raise TuneError(problem[0], where, problem[1])
+                raise TuneError(problem[0], step_place, problem[1])
         before = rows
         try:
             found = list(step_of(step)(before, step, random.Random(f"{seed}:{number}:{step.kind}")))
         except Failed as failed:
-            fix = f"mend the row, or drop it in an earlier step ({where}): {str(before[failed.index])[:160]}"
+            fix = f"mend the row, or drop it in an earlier step ({step_place}): {str(before[failed.index])[:160]}"
             raise TuneError(failed.what, before.place(failed.index), fix) from failed
         came = {index for index, _ in found}
         changed = sum(row is not before[index] for index, row in found)
         dropped, added = len(before) - len(came), len(found) - len(came)
         if not found:
             fix = f"loosen it, or look at the rows before it; the first: {str(before[0])[:160]}"
-            raise TuneError(f"`{step.kind}` drops all {len(before):,} rows", where, fix)
+            raise TuneError(f"`{step.kind}` drops all {len(before):,} rows", step_place, fix)
         same = len(found) == len(before) and not changed and all(i == index for i, (index, _) in enumerate(found))
         rows = before if same else before.remade(found)
         reports.append({"name": step.kind, "changed": changed, "dropped": dropped, "added": added, "rows": len(rows)})

@@ -18,6 +18,7 @@ from tuner.measures import duration, figure
 from tuner.results import Results, json_lines, read_results
 from tuner.runs import write_text
 from tuner.schema.adapter import Full, QLora
+from tuner.schema.data import source_key, sources
 from tuner.schema.model import Source
 
 FEW_ROWS = 300  # below this, a card says that its figures come from few rows
@@ -30,6 +31,7 @@ def write_card(folder: Path) -> Path:
     # A card is Markdown: it is not escaped as HTML, and holds no text that a model or a data row wrote.
     page = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
     page.filters |= {"figure": figure, "duration": duration, "number": "{:,}".format}
+    training = sources(run.recipe.data)
     body = page.get_template("card.md.jinja").render(
         run=run,
         title=run.recipe.hub.repo_id.partition("/")[2] if run.recipe.hub.repo_id else run.plan.name,
@@ -38,7 +40,8 @@ def write_card(folder: Path) -> Path:
         full=isinstance(run.recipe.adapter, Full),
         quantised=run.recipe.adapter.quant.value if isinstance(run.recipe.adapter, QLora) else "",
         wheel=run.recipe.model.wheel if run.recipe.model.source is Source.wheel else None,
-        files=sorted({Path(f).name for f in run.plan.files.get("data.path", [])}),
+        files=sorted({Path(f).name for name in training for f in run.plan.files.get(source_key(name, "path"), [])}),
+        datasets=[source for source in training.values() if source.id],
         recipe=yaml.safe_dump(recipe_block(run), sort_keys=False, allow_unicode=True, width=100).strip(),
         final_loss=final_loss(folder),
         system=json.dumps(run.data.get("system"), ensure_ascii=False) if run.data.get("system") else "",
@@ -60,13 +63,13 @@ def metadata(run: Results) -> ModelCardData:
     """The card's YAML header."""
     recipe, full = run.recipe, isinstance(run.recipe.adapter, Full)
     base = base_model(run)
-    dataset = recipe.data.id
+    datasets = list(dict.fromkeys(source.id for source in sources(recipe.data).values() if source.id))
     values = {
         "base_model": base,
         "base_model_relation": ("finetune" if full else "adapter") if base else None,
         "library_name": "transformers" if full else "peft",
         "license": recipe.hub.license or recipe.model.license,
-        "datasets": [dataset] if dataset else None,
+        "datasets": datasets or None,
         "pipeline_tag": "text-generation",
         "tags": ["tuner", recipe.task.kind, *([] if full else [recipe.adapter.kind])],
         "model_name": run.plan.name,
@@ -78,7 +81,7 @@ def metadata(run: Results) -> ModelCardData:
 def results(run: Results) -> list[EvalResult]:
     """What the tuned model measured, as the Hub's model-index wants it. A local data set has a name and no id."""
     data = run.recipe.data
-    held_out = data.eval_path or data.path
+    held_out = data.eval_path or data.path or "-".join(data.mix)
     name = data.id or (Path(held_out).stem if held_out else "held-out rows")
     return [
         EvalResult(

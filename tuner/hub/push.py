@@ -25,6 +25,7 @@ from tuner.hub.client import hub_errors
 from tuner.plan import Plan
 from tuner.results import Results, public, read_results
 from tuner.runs import disk_error, write_json, write_text
+from tuner.schema.data import sources
 from tuner.schema.recipe import Recipe
 
 Progress = Callable[[str], None]
@@ -110,7 +111,8 @@ def _make_public(folder: Path, run: Results) -> None:
     recipe = folder / "recipe.yaml"
     if recipe.is_file():
         text = recipe.read_text(encoding="utf-8")
-        places = [str(v) for v in (run.recipe.output_dir, run.recipe.data.path, run.recipe.data.eval_path, run.recipe.model.id) if v]
+        places = [str(v) for v in (run.recipe.output_dir, run.recipe.data.eval_path, run.recipe.model.id) if v]
+        places += [source.path for source in sources(run.recipe.data).values() if source.path]
         places += [f for found in run.plan.files.values() for f in found]
         for place in sorted((p for p in places if public(p) != p), key=len, reverse=True):
             text = text.replace(place, public(place))

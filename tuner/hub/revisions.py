@@ -10,6 +10,7 @@ from huggingface_hub.file_download import repo_folder_name
 
 from tuner.hub.client import hub_errors
 from tuner.plan import is_local
+from tuner.schema.data import RowSource, source_key
 from tuner.schema.model import Source
 from tuner.schema.recipe import Recipe
 
@@ -23,9 +24,9 @@ def resolve(recipe: Recipe) -> None:
     if _model_is_on_hub(recipe):
         with hub_errors(f"ask which commit {recipe.model.id} is at", where="model.id"):
             recipe.model.revision = api.model_info(recipe.model.id, revision=recipe.model.revision).sha
-    if recipe.data.id:
-        with hub_errors(f"ask which commit {recipe.data.id} is at", where="data.id"):
-            recipe.data.revision = api.dataset_info(recipe.data.id, revision=recipe.data.revision).sha
+    for name, source in _datasets(recipe):
+        with hub_errors(f"ask which commit {source.id} is at", where=source_key(name, "id")):
+            source.revision = api.dataset_info(str(source.id), revision=source.revision).sha
 
 
 def commits(recipe: Recipe) -> dict[str, str]:
@@ -33,9 +34,21 @@ def commits(recipe: Recipe) -> dict[str, str]:
     found = {}
     if _model_is_on_hub(recipe):
         found["model"] = _cached("model", recipe.model.id, recipe.model.revision)
-    if recipe.data.id:
-        found["data"] = _cached("dataset", recipe.data.id, recipe.data.revision)
+    for name, source in _datasets(recipe):
+        found[f"data.mix.{name}" if name else "data"] = _cached("dataset", str(source.id), source.revision)
     return {name: commit for name, commit in found.items() if commit}
+
+
+def pin(recipe: Recipe, found: dict[str, str]) -> None:
+    """Put what `commits` found once back into the recipe."""
+    recipe.model.revision = found.get("model", recipe.model.revision)
+    for name, source in _datasets(recipe):
+        source.revision = found.get(f"data.mix.{name}" if name else "data", source.revision)
+
+
+def _datasets(recipe: Recipe) -> list[tuple[str, RowSource]]:
+    named: list[tuple[str, RowSource]] = [("", recipe.data), *recipe.data.mix.items()]
+    return [(name, source) for name, source in named if source.id]
 
 
 def _model_is_on_hub(recipe: Recipe) -> bool:

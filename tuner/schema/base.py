@@ -88,8 +88,20 @@ def flat(section: Section, prefix: str = "") -> dict[str, Any]:
     values: dict[str, Any] = {}
     for spec in dataclasses.fields(section):
         value = getattr(section, spec.name)
-        values |= flat(value, f"{prefix}{spec.name}.") if isinstance(value, Section) else {f"{prefix}{spec.name}": plain(value)}
+        values |= flat(value, f"{prefix}{spec.name}.") if isinstance(value, Section) else {f"{prefix}{spec.name}": _said(value)}
     return values
+
+
+def said(section: Section) -> dict[str, Any]:
+    """The values that differ from their default, as JSON holds them."""
+    return {f.name: plain(value) for f in dataclasses.fields(section) if (value := getattr(section, f.name)) != default_of(f)}
+
+
+def _said(value: Any) -> Any:
+    """A value as JSON holds it; of sections by name (`data.mix`) only what was said."""
+    if isinstance(value, dict) and value and all(isinstance(v, Section) for v in value.values()):
+        return {name: said(section) for name, section in value.items()}
+    return plain(value)
 
 
 def stages_affected(spec: dataclasses.Field[Any]) -> frozenset[str]:

@@ -21,7 +21,8 @@ from tuner.schema.layers import read_layers
 from tuner.schema.reading import Reading
 from tuner.schema.recipe import DEFAULTS, GROUPS, Recipe
 from tuner.schema.source import RecipeSource
-from tuner.schema.walk import all_keys, check_range, resolver_problem, strings_in, type_name
+from tuner.schema.values import check_range, resolver_problem, strings_in, type_name
+from tuner.schema.walk import all_keys
 
 # Fills keys that are missing, so that the other rules can still run and every problem is reported in one go.
 PLACEHOLDERS = {"str": "(not set)", "int": 1}

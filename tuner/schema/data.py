@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from tuner.schema.base import Section, opt
+from tuner.schema.base import Section, default_of, opt
 
 
 class Format(StrEnum):
@@ -79,8 +80,8 @@ class Contamination(StrEnum):
 
 
 @dataclass(kw_only=True)
-class Data(Section):
-    """Where rows come from and how they are read. Local files are keyed by their content, Hub sets by id and revision."""
+class RowSource(Section):
+    """Where rows are and how they are read. Local files are keyed by their content, Hub sets by id and revision."""
 
     path: str | None = opt(None, content="prepare")
     """Local file, glob or folder of training rows. Looked up from here, from the recipe's folder, then in the shipped sets."""
@@ -108,18 +109,48 @@ class Data(Section):
     """SQL: name of the environment variable that holds the URL, where it has a password."""
     query: str | None = opt(None, affects="prepare baseline")
     """SQL: the query whose result are the rows."""
-    on_error: OnError = opt(OnError.stop, affects="prepare baseline")
-    """A row that cannot be read stops the run, or is skipped, counted and listed."""
     shape: RowShape = opt(RowShape.auto, affects="prepare baseline")
     """How a row is laid out; `auto` recognises it by its columns."""
     columns: dict[str, str] = opt(factory=dict, affects="prepare baseline")
     """Your columns under our names, or a text made of them: `{prompt: "{title}\\n{body}", completion: answer}`."""
     system: str | None = opt(None, affects="prepare baseline")
     """System message for rows that have none."""
-    overlong: Overlong = opt(Overlong.truncate, affects="prepare")
-    """Training rows beyond `task.max_length`: cut at the end, split into rows of that length (the last has the end of turn), or dropped."""
     limit: int | None = opt(None, affects="prepare", ge=1)
     """Use the first so many training rows."""
+
+
+@dataclass(kw_only=True)
+class MixSource(RowSource):
+    """One source of a mix."""
+
+    weight: float | None = opt(None, gt=0)
+    """Its share of the mix against the other weights; 1 where only others say theirs."""
+    rows: int | None = opt(None, ge=1)
+    """So many of its rows, chosen by the seed, instead of a weight; more than it has: rows are used again."""
+    transforms: list[Any] = opt(factory=list)
+    """Steps for its rows alone, before those of `data.transforms`."""
+
+
+@dataclass(kw_only=True)
+class Data(RowSource):
+    """Rows to learn from and rows held out."""
+
+    mix: dict[str, MixSource] = opt(factory=dict, content="prepare baseline")
+    """Several sources by names of yours, instead of one: `{chat: {path: chat.jsonl, weight: 3}, code: {id: org/code, weight: 1}}`.
+    What a source does not say (`system`, `limit` …) it takes from the keys beside `mix`. Without weights or numbers of rows, all."""
+    mix_rows: int | None = opt(None, affects="prepare", ge=1)
+    """Rows of the mix; default: as many as the weights allow without using a row twice."""
+    mix_temperature: float | None = opt(None, affects="prepare", gt=0)
+    """Draw a source by the number of its rows to the power of 1/temperature (times its weight): 1 as they are, 100 nearly alike."""
+    streaming: bool = opt(False, affects="prepare")
+    """Read, transform and tokenize while training, for sets larger than memory or disk: nothing is kept but the block at hand. Needs
+    `trainer.max_steps`. Only the first rows are audited beforehand."""
+    shuffle_rows: int = opt(10_000, affects="prepare", ge=1)
+    """Streaming: rows of a file that are shuffled together; files, or parts of 64 MB of a file, are shuffled as wholes."""
+    on_error: OnError = opt(OnError.stop, affects="prepare baseline")
+    """A row that cannot be read stops the run, or is skipped, counted and listed."""
+    overlong: Overlong = opt(Overlong.truncate, affects="prepare")
+    """Training rows beyond `task.max_length`: cut at the end, split into rows of that length (the last has the end of turn), or dropped."""
     transforms: list[Any] = opt(factory=list, content="prepare baseline")
     """Steps that clean and choose rows, in order: `[strip_html, {filter: "len(text) > 20"}, {drop_near_duplicates: {threshold: 0.8}}]`;
     `tune ls transforms` has them all. Held-out rows get the steps that shape rows, and none that drops."""
@@ -131,7 +162,26 @@ class Data(Section):
     """Split expression of the Hub dataset for held-out rows (`test`)."""
     eval_fraction: float = opt(0.1, content="prepare baseline", ge=0, lt=1)
     """Hold out this share of the training rows (seeded), when there is no eval file or split; 0: hold out none."""
+    eval_rows: int | None = opt(None, content="prepare baseline", ge=1)
+    """Hold out so many of the training rows (seeded; of a stream the first ones) instead of a share; of a mix, of each source its part."""
     eval_group: str | None = opt(None, content="prepare baseline")
     """Column whose rows of one value stay together when a share is held out (by a hash of it): no customer is on both sides."""
     eval_stratify: str | None = opt(None, content="prepare baseline")
     """Column of which every value gives its share to the held-out rows."""
+
+
+def sources(data: Data) -> dict[str, Data]:
+    """Each source as a section of its own, with the `transforms` that it alone gets: {"": …} for one, by name for a mix."""
+    if not data.mix:
+        return {"": dataclasses.replace(data, transforms=[])}
+    found = {}
+    for name, source in data.mix.items():
+        given = {spec.name: getattr(source, spec.name) for spec in dataclasses.fields(RowSource)}
+        own = {spec.name: given[spec.name] for spec in dataclasses.fields(RowSource) if given[spec.name] != default_of(spec)}
+        found[name] = dataclasses.replace(data, **own, mix={}, transforms=source.transforms)
+    return found
+
+
+def source_key(name: str, field: str) -> str:
+    """The recipe key of a source's field: `data.path`, `data.mix.chat.path`."""
+    return f"data.mix.{name}.{field}" if name else f"data.{field}"

@@ -12,8 +12,9 @@ from omegaconf import MISSING
 from tuner.registry import kinds
 from tuner.schema.base import STAGES, Section, default_of, docs, plain, stages_affected
 from tuner.schema.documents import list_options, read
-from tuner.schema.recipe import DEFAULTS, GROUPS, Recipe, nested_class
-from tuner.schema.walk import BOUNDS, all_keys, type_name
+from tuner.schema.recipe import DEFAULTS, GROUPS, Recipe, mapped_class, nested_class
+from tuner.schema.values import BOUNDS, type_name
+from tuner.schema.walk import all_keys
 
 CONSEQUENCES = {
     "prepare": "prepares the data again",
@@ -113,6 +114,8 @@ def _example(cls: type[Section], spec: dataclasses.Field[Any], default: Any) -> 
     hint = str(get_type_hints(cls)[spec.name])
     if "list" in spec.metadata["accepts"]:
         return shlex.quote("[q_proj,v_proj]")
+    if mapped_class(cls, spec.name):
+        return shlex.quote("{one: {path: a.jsonl}, other: {path: b.jsonl}}")
     if hint.startswith("dict"):
         return shlex.quote("{name: value}")
     if hint == "list[typing.Any]":

@@ -13,8 +13,8 @@ from tuner.registry import kinds
 from tuner.schema.base import Section, default_of, docs, plain
 from tuner.schema.describe import describe_option
 from tuner.schema.documents import list_options, list_recipes
-from tuner.schema.recipe import DEFAULTS, GROUPS, Recipe, nested_class, section_class
-from tuner.schema.walk import REFERENCE
+from tuner.schema.recipe import DEFAULTS, GROUPS, Recipe, mapped_class, nested_class, section_class
+from tuner.schema.values import REFERENCE
 
 Schema = dict[str, Any]
 BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
@@ -80,6 +80,8 @@ def _field(cls: type[Section], spec: dataclasses.Field[Any]) -> Schema:
     about: Schema = {"description": docs(cls).get(spec.name, "")}
     if inner := nested_class(cls, spec.name):
         return about | {"anyOf": [_section(inner), {"type": "null"}]}
+    if each := mapped_class(cls, spec.name):
+        return about | {"type": "object", "additionalProperties": _section(each)}
     default = default_of(spec)
     if default != MISSING:
         about["default"] = plain(default)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from tuner.registry import kinds
 from tuner.schema.adapter import Adapter
@@ -78,7 +78,16 @@ def section_class(group: str, variant: str = "") -> type[Section]:
 def nested_class(cls: type, name: str) -> type[Section] | None:
     """The dataclass behind a field that holds one (`model.wheel`), else None."""
     hint = get_type_hints(cls)[name]
+    if get_origin(hint) is dict:
+        return None
     return next((t for t in (hint, *get_args(hint)) if isinstance(t, type) and issubclass(t, Section)), None)
+
+
+def mapped_class(cls: type, name: str) -> type[Section] | None:
+    """The dataclass of the values of a field that maps names to sections (`data.mix`), else None."""
+    hint = get_type_hints(cls)[name]
+    value = get_args(hint)[1] if get_origin(hint) is dict else None
+    return value if isinstance(value, type) and issubclass(value, Section) else None
 
 
 def from_plain(values: dict[str, Any]) -> Recipe:
@@ -99,7 +108,9 @@ def _build(cls: type, values: dict[str, Any]) -> Any:
         if name == "kind":
             continue
         inner = nested_class(cls, name)
-        if inner is not None and isinstance(value, dict):
+        if (each := mapped_class(cls, name)) is not None:
+            built[name] = {key: _build(each, item) for key, item in value.items()}
+        elif inner is not None and isinstance(value, dict):
             built[name] = _build(kinds(name).get(value.get("kind", ""), inner), value)
         else:
             built[name] = _enum(hints[name], value)

@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, get_type_hints
-
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from typing import Any
 
 from tuner.errors import Problem, nearest
 from tuner.registry import kinds
 from tuner.schema.base import Section
 from tuner.schema.documents import OWN, list_options
-from tuner.schema.recipe import GROUPS, Recipe, nested_class, section_class
+from tuner.schema.recipe import GROUPS, Recipe, mapped_class, nested_class, section_class
 from tuner.schema.synonyms import SYNONYMS
+from tuner.schema.values import check_value
 
-# All that a value may refer to. What is no plain reference is refused, not searched for a resolver: `${oc.${name}:HF_TOKEN}` is one too.
-REFERENCE = re.compile(r"\$\{[\w.\[\]]+\}")
-BOUNDS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
-    "ge": ("at least", lambda v, b: v >= b),
-    "gt": ("more than", lambda v, b: v > b),
-    "le": ("at most", lambda v, b: v <= b),
-    "lt": ("less than", lambda v, b: v < b),
-}
+NAME = re.compile(r"[A-Za-z0-9_][\w-]*", re.ASCII)
 
 
 @dataclass(kw_only=True)
@@ -49,7 +39,9 @@ class Walk:
                 self._unknown(dotted, cls, where(dotted))
                 continue
             inner = self._class_of(cls, key)
-            if inner is None:
+            if (each := mapped_class(cls, key)) is not None:
+                clean[key] = self._named(value, each, dotted, where)
+            elif inner is None:
                 problem = check_value(cls, names[key], value, dotted)
                 if problem is None:
                     clean[key] = value
@@ -62,6 +54,24 @@ class Walk:
                 self.problems.append(Problem(what=f"`{dotted}` is a section, not a value", where=where(dotted), fix=fix))
             elif cls is not Recipe:  # a section of the recipe that stands empty sets nothing
                 clean[key] = None
+        return clean
+
+    def _named(self, value: Any, cls: type[Section], dotted: str, where: Callable[[str], str]) -> dict[str, Any]:
+        """Sections by names that the person chose."""
+        clean: dict[str, Any] = {}
+        if not isinstance(value, dict):
+            self.problems.append(Problem(what=f"`{dotted}` takes sections by name", where=where(dotted), fix=f"`{dotted}: {{one: {{…}}}}`"))
+            return clean
+        for name, inner in value.items():
+            key = f"{dotted}.{name}"
+            if not NAME.fullmatch(str(name)):
+                fix = "a name is made of letters, digits, `-` and `_`"
+                self.problems.append(Problem(what=f"`{name}` cannot be a name in `{dotted}`", where=where(key), fix=fix))
+            elif isinstance(inner, dict):
+                clean[str(name)] = self.mapping(inner, cls, f"{key}.", where)
+            else:
+                fix = f"write `{dotted}: {{{name}: {{{dataclasses.fields(cls)[0].name}: …}}}}`"
+                self.problems.append(Problem(what=f"`{key}` is a section, not a value", where=where(key), fix=fix))
         return clean
 
     def _class_of(self, cls: type[Section], key: str) -> type[Section] | None:
@@ -133,82 +143,3 @@ def suggest(dotted: str, cls: type[Section]) -> str:
     if near := nearest(key, by_name):
         return f"did you mean `{by_name[near]}`?"
     return f"keys of {section or 'a recipe'}: {', '.join(_field_names(cls))}"
-
-
-def check_value(cls: type[Section], spec: dataclasses.Field[Any], value: Any, dotted: str) -> Problem | None:
-    """None when the field takes the value, else the problem (without its place)."""
-    for text in strings_in(value):
-        if "${" in REFERENCE.sub("", text):
-            return resolver_problem(text, dotted)
-    if isinstance(value, str) and REFERENCE.search(value):
-        return None
-    hint = get_type_hints(cls)[spec.name]
-    if spec.metadata["accepts"] and not _accepted(spec.metadata["accepts"], value):
-        return Problem(what=f"`{dotted}` takes {spec.metadata['accepts']}, not {value!r}", fix=_example(hint, dotted, value))
-    node = OmegaConf.structured(cls)
-    try:
-        node[spec.name] = value
-        converted = node[spec.name]
-    except OmegaConfBaseException:
-        return Problem(what=f"`{dotted}` takes {type_name(cls, spec)}, not {value!r}", fix=_example(hint, dotted, value))
-    return check_range(spec, converted, dotted)
-
-
-def resolver_problem(text: str, dotted: str) -> Problem:
-    """A recipe may come from a stranger: nothing in it can read the environment."""
-    fix = "a recipe is data: it may refer to its own keys (`${trainer.learning_rate}`) and to nothing else"
-    return Problem(what=f"`{dotted}` uses a resolver: {text}", fix=fix)
-
-
-def check_range(spec: dataclasses.Field[Any], value: Any, dotted: str) -> Problem | None:
-    """None when the value lies within the field's bounds, else the problem (without its place)."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return Problem(what=f"`{dotted}` must be a finite number, not {value}", fix=f"see `tune explain {dotted}`")
-    for bound, limit in spec.metadata["bounds"].items():
-        words, holds = BOUNDS[bound]
-        if value is not None and not holds(value, limit):
-            return Problem(what=f"`{dotted}` must be {words} {limit:g}, not {value:g}", fix=f"see `tune explain {dotted}`")
-    return None
-
-
-def strings_in(value: Any) -> Iterator[str]:
-    """Every text in a value, however deep it stands."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for inner in [*value, *value.values()] if isinstance(value, dict) else value:
-            yield from strings_in(inner)
-
-
-def _accepted(accepts: str, value: Any) -> bool:
-    return isinstance(value, str) or ("list[str]" in accepts and isinstance(value, list) and all(isinstance(v, str) for v in value))
-
-
-def type_name(cls: type[Section], spec: dataclasses.Field[Any]) -> str:
-    """The field's type as a person reads it: `float`, `assistant | all`, `int | null`."""
-    hint = get_type_hints(cls)[spec.name]
-    if spec.metadata["accepts"]:
-        return str(spec.metadata["accepts"])
-    if isinstance(hint, type) and hasattr(hint, "__members__"):
-        return " | ".join(hint.__members__)
-    return (
-        hint.__name__
-        if isinstance(hint, type) and not hasattr(hint, "__args__")
-        else str(hint).replace("None", "null").replace("typing.", "")
-    )
-
-
-def _example(hint: Any, dotted: str, value: Any) -> str:
-    """How a right value looks, the nearest one first where there is a choice."""
-    examples = {
-        float: "write a number, as 0.5 or 1e-4",
-        int: "write it as 16",
-        bool: "true or false",
-        str: "write it as text",
-        list[str]: "write it as [one, two]",
-    }
-    members = getattr(hint, "__members__", None)
-    if not members:
-        return examples.get(hint, f"see `tune explain {dotted}`")
-    guess = nearest(str(value), members)
-    return (f"did you mean `{guess}`? " if guess else "") + f"one of {', '.join(members)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,14 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 
 from tuner.context import Run
-from tuner.data.audit import audit, gate, segments, statistics
-from tuner.data.chat import TokenRow, answer_of, end_of_turn, tokenize
-from tuner.data.layout import Layout, read_all, shared_system
+from tuner.data.audit import segments
+from tuner.data.chat import TokenRow, answer_of, tokenize
+from tuner.data.conversations import conversations
+from tuner.data.conversations import prepare as prepare_conversations
 from tuner.data.load import Rows
-from tuner.data.masks import Masker
 from tuner.data.splits import held_out
-from tuner.data.store import TokenRows, write_packs, write_rows
-from tuner.data.turns import Example, is_silent
-from tuner.errors import BAD_RECIPE, GATE, Problem, TuneError
+from tuner.data.store import TokenRows, write_rows
+from tuner.errors import BAD_RECIPE, GATE, TuneError
 from tuner.eval.generate import answers, settings
 from tuner.eval.loss import row_losses
 from tuner.eval.scores import Scored
@@ -28,9 +26,7 @@ from tuner.eval.scores import score as score_answer
 from tuner.model import packed
 from tuner.model.adapt import attach, quantization, wrap
 from tuner.model.load import DTYPES, load_base, load_empty, load_folder, load_tokenizer
-from tuner.runs import write_json
 from tuner.schema.adapter import Full
-from tuner.schema.data import Overlong
 from tuner.schema.task import Sft
 from tuner.schema.trainer import Choice
 from tuner.train.trainer import TokenTrainer
@@ -51,56 +47,16 @@ def tokenizer_of(run: Run) -> PreTrainedTokenizerBase:
 
 def prepare(run: Run, rows: Rows, folder: Path) -> None:
     """Render, tokenize and mask; audit; write what can teach."""
-    task = _task(run)
-    tokenizer = tokenizer_of(run)
-    layout, examples, misfits = _examples(run, rows)
-    run.tell(f"the rows are laid out as {layout}")
-    if any(e["tools"] for e in examples) and not Masker(tokenizer).knows_tools:
-        run.tell("the model's chat template knows no tools: they are written as text, calls as <tool_call>{…}</tool_call>")
-    data = run.recipe.data
-    with run.progress("rows prepared", len(examples)) as tick:
-        tokens = list(tokenize(examples, tokenizer, task, pieces=data.overlong is Overlong.split, tick=tick))
-    whole = [row for row in tokens if not row.truncated] if data.overlong is Overlong.drop else tokens
-    counts = {
-        "conversations": len(examples),
-        "rows_dropped": len(tokens) - len(whole),
-        "rows_without_answer": sum(map(is_silent, examples)),
-    }
-    found = audit(whole, tokenizer, end_of_turn=end_of_turn(tokenizer)) | counts
-    gate(found, max_length=task.max_length)
-    kept = [row for row in whole if row.trained.any()]
-    write_rows(folder, kept)
-    source = {"path": data.path, "id": data.id, "format": data.format.value, "shape": layout.shape.value, "columns": layout.columns}
-    facts = {"train": statistics(kept), "eval": {"rows": len(held_out(run))}, "source": source, "system": shared_system(examples)}
-    if task.packing:
-        packs = write_packs(folder, [len(row.ids) for row in kept], task.max_length)
-        fill = sum(len(row.ids) for row in kept) / (len(packs) * task.max_length)
-        facts["packs"] = {"rows": len(packs), "capacity": task.max_length, "fill": round(fill, 4)}
-    if skipped := [asdict(problem) for problem in (*rows.skipped, *misfits)]:
-        write_json(folder / "skipped.json", skipped)
-        facts["skipped"] = {"rows": len(skipped), "first": [f"{p['where']}: {p['what']}" for p in skipped[:10]]}
-    write_json(folder / "data.json", facts)
-    write_json(folder / "audit.json", found)
-
-
-def _examples(run: Run, rows: Rows) -> tuple[Layout, list[Example], list[Problem]]:
-    """Rows as conversations. Raises TuneError (code 2) when they are something else."""
-    layout, found, misfits = read_all(rows, run.recipe.data, place=rows.place)
-    if layout.kind == "conversation":
-        return layout, found, misfits
-    fix = "name the columns that make a conversation: `data.columns={prompt: …, completion: …}`"
-    if layout.kind in ("preference", "unpaired"):
-        fix = "`data.shape=messages` (or `sharegpt`) learns each conversation whatever its label; or " + fix
-    raise TuneError(f"`task: sft` learns from conversations, and these rows are laid out as {layout}", rows.place(0), fix)
+    prepare_conversations(run, rows, tokenizer_of(run), _task(run), folder)
 
 
 def show(run: Run, rows: Rows, index: int) -> dict[str, Any]:
     """One training row as the model sees it."""
     tokenizer = tokenizer_of(run)
-    _, examples, _ = _examples(run, rows[index : index + 1])
-    (row,) = tokenize(examples, tokenizer, _task(run))
+    (source,) = conversations(run, rows[index : index + 1])
+    (row,) = tokenize(source.examples, tokenizer, _task(run))
     counts = {"tokens": len(row.ids), "supervised_tokens": int(row.trained.sum()), "truncated": row.truncated}
-    return {"place": rows.place(index), **counts, "segments": segments(row, tokenizer)}
+    return {"place": rows.place(index), "source": source.name, **counts, "segments": segments(row, tokenizer)}
 
 
 def check(run: Run, rows: Rows) -> None:
@@ -172,8 +128,7 @@ def _padding_free(run: Run, model: nn.Module) -> bool:
 
 
 def _held_out(run: Run, rows: Rows, *, limit: int | None) -> list[tuple[TokenRow, Scored]]:
-    _, examples, _ = _examples(run, rows)
-    found = [e for e in examples if e["messages"][-1]["role"] == "assistant"][:limit]
+    found = [e for source in conversations(run, rows) for e in source.examples if e["messages"][-1]["role"] == "assistant"][:limit]
     if not found:
         raise TuneError("no held-out conversation ends with an assistant message", "data.eval_path", "the last message is what is measured")
     tokenizer = tokenizer_of(run)

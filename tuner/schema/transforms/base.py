@@ -26,6 +26,8 @@ class Transform(Section):
     """Whether rows may go. A step that drops is never applied to held-out rows."""
     held_out: ClassVar[bool] = True
     """Whether held-out rows get it too, where it drops none: it shapes rows, and the model will be asked in the new shape."""
+    whole_set: ClassVar[bool] = False
+    """Whether it must see all rows at once, so that no stream can have it."""
     columns: ClassVar[tuple[str, ...]] = ("fields",)
     """Arguments that name columns, which the rows must have."""
     example: ClassVar[str] = ""

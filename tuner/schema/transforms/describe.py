@@ -12,7 +12,7 @@ import tuner.schema.transforms  # noqa: F401  (registers them)
 from tuner.registry import kinds
 from tuner.schema.base import default_of, docs, plain
 from tuner.schema.transforms.base import Transform, summary
-from tuner.schema.walk import BOUNDS, type_name
+from tuner.schema.values import BOUNDS, type_name
 
 
 @dataclass(frozen=True, kw_only=True)

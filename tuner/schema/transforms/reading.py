@@ -13,7 +13,7 @@ from tuner.errors import TuneError, nearest
 from tuner.registry import kinds
 from tuner.schema.base import default_of
 from tuner.schema.transforms.base import Transform
-from tuner.schema.walk import check_value
+from tuner.schema.values import check_value
 
 Fault = tuple[str, str]  # (what is wrong, what to do)
 HOW = "write a name, or `name: arguments`, as `- strip_html` or `- min_chars: 20`"
