@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,19 +11,24 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from tuner.context import Run
+from tuner.data import contamination
 from tuner.data.audit import audit, gate, statistics
 from tuner.data.chat import TokenRow, end_of_turn, tokenize
+from tuner.data.heads import heads
 from tuner.data.layout import Layout, read_all, shared_system
 from tuner.data.load import Rows
 from tuner.data.masks import Masker
-from tuner.data.mix import parts
-from tuner.data.splits import held_out
-from tuner.data.store import write_packs, write_rows
+from tuner.data.mix import Part, parts
+from tuner.data.splits import held_out, split
+from tuner.data.store import as_labels, best_fit, write_packs, write_rows
+from tuner.data.stream import Stream
+from tuner.data.transform import apply
 from tuner.data.turns import Example, is_silent
 from tuner.errors import Problem, TuneError
 from tuner.runs import write_json
-from tuner.schema.data import Data, Overlong
+from tuner.schema.data import Contamination, Data, Overlong
 from tuner.schema.task import Sft
+from tuner.schema.transforms.reading import steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +47,10 @@ def conversations(run: Run, rows: Rows) -> list[Talks]:
     return [talks(rows.of_part(number), (*found, ("", run.recipe.data))[number]) for number in sorted(set(rows.part))]
 
 
-def talks(rows: Rows, source: tuple[str, Data], layout: Layout | None = None) -> Talks:
-    """The rows of one source (its name, its keys), laid out as the first one is, or as `layout`."""
+def talks(rows: Rows, source: tuple[str, Data], known: Layout | None = None) -> Talks:
+    """The rows of one source (its name, its keys), laid out as the first one is; or, of further rows, as is `known`."""
     name, data = source
-    layout, examples, misfits = read_all(rows, data, place=rows.place, layout=layout)
+    layout, examples, misfits = read_all(rows, data, place=rows.place, known=known)
     if layout.kind == "conversation":
         return Talks(name=name, layout=layout, examples=examples, misfits=misfits)
     fix = "name the columns that make a conversation: `data.columns={prompt: …, completion: …}`"
@@ -118,3 +125,62 @@ def _by_source(found: list[Talks], kept: list[TokenRow]) -> list[dict[str, Any]]
             }
         entries.append(entry)
     return entries
+
+
+@dataclass
+class Maker:
+    """What `stream.Stream` makes of blocks of rows: conversations, tokenized when wanted; all at once to be packed or cut up."""
+
+    tokenizer: PreTrainedTokenizerBase
+    task: Sft
+    data: Data
+    parts: list[Part]
+    layouts: list[Layout]
+    held_out: Rows
+
+    def samples(self, rows: Rows, part: int, key: str) -> Sequence[Any]:
+        """Conversations; or packs, or pieces of them, of token rows."""
+        rows, _ = apply(rows, self.parts[part].transforms, seed=f"{key}:own", block=True)
+        rows, _ = apply(rows, steps(self.data.transforms), seed=key, block=True)
+        if self.data.contamination is Contamination.drop and self.held_out:
+            gone = set(contamination.overlap(rows, self.held_out).rows)
+            rows = rows.take(i for i in range(len(rows)) if i not in gone)
+        if not rows:
+            return []
+        one = self.parts[part]
+        found = talks(rows, (one.name, one.data), self.layouts[part])
+        rows.skipped += found.misfits
+        if not self.task.packing and self.data.overlong is Overlong.truncate:
+            return found.examples
+        tokens = [row for row in self._tokens(found.examples) if row.trained.any()]
+        if self.data.overlong is Overlong.drop:
+            tokens = [row for row in tokens if not row.truncated]
+        if not self.task.packing:
+            return [[row] for row in tokens]
+        packs = best_fit([len(row.ids) for row in tokens], self.task.max_length)
+        random.Random(f"{key}:packs").shuffle(packs)
+        return [[tokens[i] for i in pack] for pack in packs]
+
+    def items(self, samples: list[Any]) -> list[dict[str, Any]]:
+        """As `store.TokenRows` gives them."""
+        found = [[row] for row in self._tokens(samples)] if samples and isinstance(samples[0], dict) else samples
+        return [{"rows": [as_labels(row.ids, row.trained) for row in rows]} for rows in found]
+
+    def _tokens(self, examples: list[Example]) -> Iterator[TokenRow]:
+        return tokenize(examples, self.tokenizer, self.task, pieces=self.data.overlong is Overlong.split)
+
+
+def stream(run: Run, tokenizer: PreTrainedTokenizerBase, task: Sft, *, micro: int) -> Stream:
+    """The training rows of a run whose data is streamed."""
+    found = heads(run)
+    known = {source.name: source.layout for source in conversations(run, split(run)[0])}
+    maker = Maker(
+        tokenizer=tokenizer,
+        task=task,
+        data=run.recipe.data,
+        parts=[head.part for head in found],
+        layouts=[known[head.part.name] for head in found],
+        held_out=held_out(run),
+    )
+    feeds = [head.feed(number) for number, head in enumerate(found)]
+    return Stream(feeds, maker, run.folder / "stream.jsonl", seed=run.recipe.seed, micro=micro)

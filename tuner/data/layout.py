@@ -69,13 +69,13 @@ def recognise(row: Row, data: Data) -> Layout:
 
 
 def read_all(
-    rows: Sequence[Row], data: Data, *, place: Callable[[int], str], layout: Layout | None = None
+    rows: Sequence[Row], data: Data, *, place: Callable[[int], str], known: Layout | None = None
 ) -> tuple[Layout, list[Example], list[Problem]]:
-    """(layout, examples, rows that were skipped). `place` tells where a row by its index stands.
+    """(layout, examples, rows that were skipped). `place` tells where a row by its index stands; `known`: the layout, of further rows.
 
     Raises TuneError (code 2) with the first row that does not fit, unless `data.on_error` is `skip`, or when none is left.
     """
-    layout = layout or recognise(rows[0], data)
+    layout = known or recognise(rows[0], data)
     found: list[Example] = []
     skipped: list[Problem] = []
     for index, row in enumerate(rows):
@@ -86,7 +86,7 @@ def read_all(
             skipped.append(Problem(what=what, where=place(index), fix=f"mend or remove this row: {str(row)[:160]}"))
             if data.on_error is OnError.stop:
                 raise TuneError(problems=skipped) from misfit
-    if not found:
+    if not found and known is None:
         raise TuneError(problems=skipped[:10])
     if data.system:
         for example in found:

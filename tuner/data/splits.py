@@ -10,6 +10,7 @@ from typing import Any
 
 from tuner.context import Run
 from tuner.data import contamination
+from tuner.data.heads import heads
 from tuner.data.load import Rows, hub_rows, read_rows
 from tuner.data.mix import Part, drawn, parts, sizes
 from tuner.data.transform import apply, told
@@ -83,13 +84,16 @@ def _dropped(rows: Rows, gone: set[int]) -> Rows:
 def _split(run: Run) -> tuple[Rows, Rows, dict[str, Any]]:
     """(training rows of all sources, held-out rows, what was done): each source read, parted, transformed by its own steps, then mixed."""
     data, seed, found = run.recipe.data, run.recipe.seed, parts(run)
-    read = [_read_part(run, part) for part in found]
+    beginnings = heads(run) if data.streaming else []
+    read = [head.sample for head in beginnings] or [_read_part(run, part) for part in found]
     if data.eval_path:
         held_out = [Rows()] * len(read)
         apart = read_rows(run.plan.files["data.eval_path"], _of_files(data))
         _tell_skipped(run, apart)
     elif data.eval_split:
         held_out, apart = [Rows()] * len(read), hub_rows(data, data.eval_split)
+    elif beginnings:
+        held_out, apart = [head.apart for head in beginnings], Rows()
     else:
         read, held_out = _parted(read, found, data, seed)
         apart = Rows()
@@ -101,6 +105,9 @@ def _split(run: Run) -> tuple[Rows, Rows, dict[str, Any]]:
         reports += [report | {"source": part.name} for report in done]
     for report in reports:
         run.tell(f"{report['source']}: transform {told(report)}")
+    if beginnings:
+        run.tell(f"a stream: its first {sum(map(len, read)):,} rows are audited; the rest is read while training")
+        return Rows.joined(read), Rows.joined([*held_out, apart]), {"transforms": reports, "streaming": {"sampled": sum(map(len, read))}}
     counts = [len(rows) for rows in read]
     wanted = sizes(found, counts, data)
     if data.mix:

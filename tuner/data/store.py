@@ -85,5 +85,9 @@ class TokenRows(Dataset[dict[str, Any]]):
     def row(self, index: int) -> dict[str, list[int]]:
         """One conversation."""
         start, end = int(self.ends[index - 1]) if index else 0, int(self.ends[index])
-        ids = self.ids[start:end]
-        return {"input_ids": ids.tolist(), "labels": np.where(self.trained[start:end], ids, IGNORE).tolist()}
+        return as_labels(self.ids[start:end], self.trained[start:end])
+
+
+def as_labels(ids: NDArray[np.int32], trained: NDArray[np.bool_]) -> dict[str, list[int]]:
+    """One conversation as the trainer takes it: labels are -100 where untrained."""
+    return {"input_ids": ids.tolist(), "labels": np.where(trained, ids, IGNORE).tolist()}

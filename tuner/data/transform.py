@@ -17,19 +17,26 @@ LOOKED_AT = 1000  # rows that are searched for a column
 
 
 def apply(
-    rows: Rows, transforms: Sequence[Transform], *, seed: int | str, held_out: bool = False, where: str = "data.transforms"
+    rows: Rows,
+    transforms: Sequence[Transform],
+    *,
+    seed: int | str,
+    held_out: bool = False,
+    block: bool = False,
+    where: str = "data.transforms",
 ) -> tuple[Rows, list[Report]]:
     """(rows, a report a step: {"name", "changed", "dropped", "added", "rows"}), every row with its place.
 
     `held_out` rows get the steps that shape rows, and no other: they are neither dropped, nor cut, nor put in another order.
+    A `block` of a stream may lack columns, and lose all of its rows.
     Raises TuneError (code 2) for a row that a step cannot take, a column that no row has, and when no row is left.
     """
     reports: list[Report] = []
     for number, step in enumerate(transforms if rows else (), 1):
-        if held_out and not step.shapes_held_out:
+        if (held_out and not step.shapes_held_out) or not rows:
             continue
         step_place = f"{where}, step {number} ({step.kind})"
-        if not held_out:
+        if not held_out and not block:
             for problem in _unknown_columns(rows, step):
                 raise TuneError(problem[0], step_place, problem[1])
         before = rows
@@ -41,7 +48,7 @@ def apply(
         came = {index for index, _ in found}
         changed = sum(row is not before[index] for index, row in found)
         dropped, added = len(before) - len(came), len(found) - len(came)
-        if not found:
+        if not found and not block:
             fix = f"loosen it, or look at the rows before it; the first: {str(before[0])[:160]}"
             raise TuneError(f"`{step.kind}` drops all {len(before):,} rows", step_place, fix)
         same = len(found) == len(before) and not changed and all(i == index for i, (index, _) in enumerate(found))

@@ -13,11 +13,12 @@ from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, Trai
 from tuner.context import Run
 from tuner.data.audit import segments
 from tuner.data.chat import TokenRow, answer_of, tokenize
-from tuner.data.conversations import conversations
+from tuner.data.conversations import conversations, stream
 from tuner.data.conversations import prepare as prepare_conversations
 from tuner.data.load import Rows
 from tuner.data.splits import held_out
 from tuner.data.store import TokenRows, write_rows
+from tuner.data.stream import Stream
 from tuner.errors import BAD_RECIPE, GATE, TuneError
 from tuner.eval.generate import answers, settings
 from tuner.eval.loss import row_losses
@@ -90,10 +91,13 @@ def trainer(run: Run, model: nn.Module, args: TrainingArguments, prepared: Path,
     if run.recipe.trainer.eval_steps:
         validation = run.folder / "validation"
         write_rows(validation, [row for row, _ in _held_out(run, held_out(run), limit=None)])
+    rows: TokenRows | Stream = TokenRows(prepared)
+    if run.recipe.data.streaming:
+        rows = stream(run, tokenizer_of(run), _task(run), micro=args.per_device_train_batch_size)
     return TokenTrainer(
         model=model,
         args=args,
-        rows=TokenRows(prepared),
+        rows=rows,
         eval_rows=TokenRows(validation) if validation else None,
         tokenizer=tokenizer_of(run),
         padding_free=_padding_free(run, model),

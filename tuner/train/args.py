@@ -77,6 +77,8 @@ def arguments(recipe: Recipe, folder: Path, device: torch.device, *, rows: int) 
         report_to=[],
         disable_tqdm=True,
         remove_unused_columns=False,
+        ignore_data_skip=recipe.data.streaming,  # the stream itself goes on where it was
+        dataloader_num_workers=recipe.hardware.num_workers,
         dataloader_pin_memory=device.type == "cuda",
         prediction_loss_only=True,
         **extra,

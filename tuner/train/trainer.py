@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,8 @@ from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerBase, Printe
 from transformers.trainer_utils import EvalLoopOutput
 
 from tuner.data.store import TokenRows
+from tuner.data.stream import Stream
+from tuner.errors import Problem, TuneError
 from tuner.model import packed
 
 Item = dict[str, Any]
@@ -29,7 +31,7 @@ class TokenTrainer(Trainer):
         *,
         model: nn.Module,
         args: TrainingArguments,
-        rows: TokenRows,
+        rows: TokenRows | Stream,
         eval_rows: TokenRows | None,
         tokenizer: PreTrainedTokenizerBase,
         padding_free: bool,
@@ -66,6 +68,11 @@ class TokenTrainer(Trainer):
         self.state.num_input_tokens_seen += int(inputs["input_ids"].numel() if self.padding_free else inputs["attention_mask"].sum())
         return super().training_step(model, inputs, num_items_in_batch)
 
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Batches of prepared rows; or of a stream, from the sample at which training stands."""
+        rows: Any = self.train_dataset
+        return cast(DataLoader[Any], StreamBatches(self, rows)) if isinstance(rows, Stream) else super().get_train_dataloader()
+
     @torch.no_grad()
     def evaluation_loop(
         self,
@@ -92,6 +99,34 @@ class TokenTrainer(Trainer):
             metrics={f"{metric_key_prefix}_loss": total / tokens if tokens else math.nan},
             num_samples=len(held_out),
         )
+
+
+class StreamBatches:
+    """Micro-batches of a stream without end. Its own loader: Accelerate's would have every rank make all samples and throw most away."""
+
+    def __init__(self, trainer: TokenTrainer, rows: Stream) -> None:
+        self.trainer, self.rows = trainer, rows
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        trainer, args = self.trainer, self.trainer.args
+        world = args.world_size
+        done = trainer.state.global_step * args.per_device_train_batch_size * args.gradient_accumulation_steps * world
+        loader = DataLoader(
+            self.rows.at(done, rank=args.process_index, world=world),
+            batch_size=None,
+            collate_fn=_as_it_is,
+            num_workers=args.dataloader_num_workers,
+            multiprocessing_context="spawn" if args.dataloader_num_workers else None,  # threads run here: nothing may fork
+            generator=torch.Generator(),  # else it would draw its seed from training's, which a resumed run has not done
+        )
+        for items in loader:
+            if isinstance(items[0], Problem):
+                raise TuneError(problems=items)
+            yield trainer.data_collator(items)
+
+
+def _as_it_is(items: Any) -> Any:
+    return items
 
 
 def _flat(items: list[Item]) -> dict[str, Any]:

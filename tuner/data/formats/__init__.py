@@ -54,13 +54,18 @@ def read_file(path: str, data: Data) -> Iterator[Found]:
 
 
 @contextmanager
-def reading(path: str, data: Data, *, about: dict[str, Row] | None = None) -> Iterator[tuple[Format, Iterator[Found]]]:
-    """The format of a file and what `read_file` gives, while the file is there. `about`: columns of media files, by path."""
+def reading(
+    path: str, data: Data, *, about: dict[str, Row] | None = None, part: tuple[int, int | None] = (0, None)
+) -> Iterator[tuple[Format, Iterator[Found]]]:
+    """The format of a file and what `read_file` gives, while the file is there. `about`: columns of media files, by path.
+
+    `part`: start and end of the part that is read, where the format can be read in parts (see shards.py).
+    """
     if not path:
         yield Format.sql, sql.read_sql(data)
         return
     with local(path) as here:
-        source = Source(name=shown(path), path=here, data=data, about=about)
+        source = Source(name=shown(path), path=here, data=data, about=about, start=part[0], end=part[1])
         try:
             with open(here, "rb"):
                 pass

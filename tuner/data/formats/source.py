@@ -49,11 +49,17 @@ class Source:
     path: str
     data: Data
     about: dict[str, Row] | None = None
+    start: int = 0
+    end: int | None = None  # a part of the file: bytes of lines, row groups of Parquet
 
     @contextmanager
     def open(self, *, seekable: bool = False) -> Iterator[io.BufferedReader]:
         """The file's bytes, decompressed. `seekable`: copied to a temporary file first where it is compressed."""
         with open(self.path, "rb", buffering=1 << 16) as raw:
+            if self.end is not None and not seekable:  # a part of lines, 32 MB
+                raw.seek(self.start)
+                yield io.BufferedReader(cast(io.RawIOBase, io.BytesIO(raw.read(self.end - self.start))))
+                return
             opened = _decompressed(raw)
             if opened is raw:
                 yield raw

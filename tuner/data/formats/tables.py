@@ -138,7 +138,8 @@ def _has_quoting(source: Source) -> bool:
 
 def read_parquet(source: Source) -> Iterator[Found]:
     """Rows of a Parquet file, a batch at a time."""
-    return _batches(source, "Parquet", lambda stream: parquet.ParquetFile(stream).iter_batches(batch_size=_BATCH_ROWS))
+    groups = None if source.end is None else range(source.start, source.end)
+    return _batches(source, "Parquet", lambda stream: parquet.ParquetFile(stream).iter_batches(batch_size=_BATCH_ROWS, row_groups=groups))
 
 
 def read_arrow(source: Source) -> Iterator[Found]:

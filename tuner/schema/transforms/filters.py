@@ -164,6 +164,7 @@ class Script(Filter):
 class DropDuplicates(Transform):
     """Keeps the first of rows that are the same, in all columns or in `fields`; with `loose`, but for case, marks and space."""
 
+    whole_set = True
     impl = "tuner.data.transforms.duplicates"
     main, drops = "fields", True
     example = "drop_duplicates: [prompt]"
@@ -178,6 +179,7 @@ class DropDuplicates(Transform):
 class DropConflicting(Transform):
     """Drops all rows that are the same in `fields` and differ in `column`: one text, two labels."""
 
+    whole_set = True
     impl = "tuner.data.transforms.duplicates"
     drops, columns = True, ("fields", "column")
     example = "drop_conflicting: {fields: [text], column: label}"
@@ -192,6 +194,7 @@ class DropConflicting(Transform):
 class DropNearDuplicates(Filter):
     """Keeps the first of rows whose texts are nearly the same: Jaccard likeness of word 3-grams, estimated by MinHash (rensa)."""
 
+    whole_set = True
     impl = "tuner.data.transforms.duplicates"
     main = "threshold"
     example = "drop_near_duplicates: {threshold: 0.8}"

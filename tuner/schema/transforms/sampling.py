@@ -24,6 +24,7 @@ class Balance(StrEnum):
 class Sampling(Transform):
     """A choice of rows."""
 
+    whole_set = True
     impl = "tuner.data.transforms.sampling"
     drops, held_out = True, False
     columns: ClassVar[tuple[str, ...]] = ("column",)
@@ -110,6 +111,7 @@ class SortBy(Sampling):
 class Repeat(Sampling):
     """Repeats the rows for which an expression holds (none: all rows), so that each is there `times` times."""
 
+    whole_set = False
     main, drops = "times", False
     example = "repeat: {times: 3, where: \"source == 'gold'\"}"
     times: int = opt(ge=1, le=100)
