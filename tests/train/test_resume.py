@@ -155,6 +155,20 @@ def test_killed_at_five_moments_the_result_is_bitwise_that_of_an_uninterrupted_r
     assert not [p for p in folder.iterdir() if p.name.endswith(".tmp") or p.name == ".saving"], "nothing half-written is left"
 
 
+def test_a_stream_killed_in_between_goes_on_at_the_very_sample(tmp_path: Path, workers: list[subprocess.Popen[str]]) -> None:
+    lab = new_lab(tmp_path)
+    streamed = ("data.streaming=true", "data.shuffle_rows=9", f"trainer.max_steps={STEPS}", *ONLY_TRAIN[1:])
+    whole, killed = (Path(lab.plan(*streamed, f"name={name}").folder) for name in ("whole", "killed"))
+    assert worker.main([str(lab.write_plan(*streamed, "name=whole"))]) == 0
+    path = lab.write_plan(*streamed, "name=killed")
+    for steps in (5, 30):
+        workers.append(lab.start(path))
+        kill_when(workers[-1], lambda steps=steps: logged_steps(killed) > steps)  # type: ignore[misc]
+    workers.append(lab.start(path))
+    assert "going on from step" in finish(workers[-1])
+    assert_same_result(killed, whole)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_a_checkpoint_and_the_rerun_ends_the_same(
     lab: Lab, whole: Path, workers: list[subprocess.Popen[str]], number: signal.Signals, code: int

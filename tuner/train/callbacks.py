@@ -51,9 +51,8 @@ class Log(TrainerCallback):
         if "loss" in logs:
             now = time.perf_counter()
             tokens = state.num_input_tokens_seen
-            entry = {"step": state.global_step, "epoch": round(state.epoch or 0.0, 4)} | {
-                k: logs[k] for k in ("loss", "learning_rate", "grad_norm") if k in logs
-            }
+            epoch = {} if args.ignore_data_skip else {"epoch": round(state.epoch or 0.0, 4)}  # a stream's has no length
+            entry = {"step": state.global_step, **epoch} | {k: logs[k] for k in ("loss", "learning_rate", "grad_norm") if k in logs}
             entry |= {
                 "tokens": tokens,
                 "tokens_per_s": round((tokens - self.tokens_before) / (now - self.last), 1),
