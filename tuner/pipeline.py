@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from tuner.context import Run
+from tuner.data.kept import keep
 from tuner.data.splits import facts, held_out, split
 from tuner.environment import snapshot
 from tuner.errors import ENVIRONMENT, TuneError
@@ -85,7 +86,7 @@ def baseline_stage(run: Run, task: Task) -> dict[str, Any]:
     rows = _measure(run, task, None)
     path = run.stage_folder("baseline") / "rows.jsonl"
     write_rows(path, rows)
-    return {"metrics": summary(rows), "files": [path]}
+    return {"rows": len(rows), "metrics": summary(rows), "files": [path, *keep(held_out(run), path.parent)]}
 
 
 def train_stage(run: Run, task: Task) -> dict[str, Any]:

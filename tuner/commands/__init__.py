@@ -14,6 +14,7 @@ VERBS = {
     "push": ("RUN [hub.repo_id=owner/name]", "publish a run"),
     "try": ("RUN|MODEL [PROMPT]", "chat with a model, or with base and tuned side by side"),
     "rm": ("RUN", "delete a run"),
+    "cache": ("ls|rm NAME", "prepared rows and base measurements that runs share: list, delete"),
     "gc": ("[--yes]", "delete what no run needs: old checkpoints, orphaned caches"),
     "doctor": ("", "versions, devices, disk and Hub, with a fix for each finding"),
     "schema": ("[FILE]", "JSON Schema of a recipe, for editors"),

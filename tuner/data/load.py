@@ -46,8 +46,22 @@ class Rows(Sequence[Row]):
 
     def place(self, index: int) -> str:
         """Where a row came from, for messages: `train.jsonl:12`, or `train.csv, row 12`."""
+        return place(*self.origin(index))
+
+    def origin(self, index: int) -> tuple[str, int, Format | None]:
+        """(file or set, number in it, format) of a row."""
         name, form = self._sources[self._source[index]]
-        return place(name, self._number[index], form)
+        return name, self._number[index], form
+
+    def append(self, row: Row, origin: tuple[str, int, Format | None], *, part: int = 0) -> None:
+        """Add one row with its origin."""
+        name, number, form = origin
+        if not self._sources or self._sources[-1] != (name, form):
+            self._sources.append((name, form))
+        self._rows.append(row)
+        self._source.append(len(self._sources) - 1)
+        self._number.append(number)
+        self.part.append(part)
 
     def take(self, indices: Iterable[int]) -> Rows:
         """Some of the rows, in the order given; `skipped` goes along."""

@@ -126,4 +126,6 @@ def _example(cls: type[Section], spec: dataclasses.Field[Any], default: Any) -> 
         return str(not default).lower()
     if default not in (None, MISSING):
         return shlex.quote(f"{default:g}" if isinstance(default, float) else str(plain(default)))
+    if "float" in hint:
+        return "1.5"
     return "100" if "int" in hint else shlex.quote('"some text"')
