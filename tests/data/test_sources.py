@@ -18,7 +18,8 @@ import pytest
 from tuner.checks import rows as rows_rule
 from tuner.data import splits
 from tuner.data.formats import read_file, sql
-from tuner.data.load import hub_rows, read_rows
+from tuner.data.hub import hub_rows
+from tuner.data.load import read_rows
 from tuner.errors import TuneError
 from tuner.files import find_files, format_of, has_password, hashes, is_remote
 from tuner.schema.data import Data, Format, OnError
@@ -360,7 +361,9 @@ def test_training_rows_from_a_database_and_held_out_rows_from_a_file(database: s
 
 def test_hub_rows_know_their_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text(LINES, encoding="utf-8")
-    loaded = SimpleNamespace(load_dataset=lambda *_, **__: [json.loads(line) for line in LINES.splitlines()])
-    monkeypatch.setattr("tuner.data.load.load", lambda _: loaded)
+    loaded = SimpleNamespace(
+        disable_progress_bars=lambda: None, load_dataset=lambda *_, **__: [json.loads(line) for line in LINES.splitlines()]
+    )
+    monkeypatch.setattr("tuner.data.hub.load", lambda _: loaded)
     read = hub_rows(Data(id="org/set"), "train")
     assert (list(read), read.place(1)) == ([{"a": 1}, {"a": 2}], "org/set, row 2")

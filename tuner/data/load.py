@@ -1,4 +1,4 @@
-"""The rows of a data set: `read_rows(files, data)` from files, URLs or a database, `hub_rows(data, split)` from a Hub dataset.
+"""The rows of a data set: `read_rows(files, data)` from files, URLs or a database (hub.py: from the Hub).
 
 `Rows` is a sequence of dicts which knows where each came from: `rows.place(3)` -> `train.jsonl:4`.
 """
@@ -14,11 +14,10 @@ from tuner.data.formats import Row, place, reading, sql
 from tuner.data.formats.detect import is_sql
 from tuner.data.formats.media import add_metadata, has_media, is_metadata
 from tuner.data.formats.remote import expand, shown
-from tuner.errors import ENVIRONMENT, Problem, TuneError
-from tuner.registry import load
+from tuner.errors import Problem, TuneError
 from tuner.schema.data import Data, Format, OnError
 
-__all__ = ["Row", "Rows", "hub_rows", "read_rows"]
+__all__ = ["Row", "Rows", "read_rows"]
 
 
 class Rows(Sequence[Row]):
@@ -124,16 +123,3 @@ def _metadata(files: list[str], data: Data, rows: Rows, *, stop: bool) -> dict[s
                     raise TuneError(problems=[problem])
                 rows.skipped += [problem] if problem else []
     return about if tables else None
-
-
-def hub_rows(data: Data, split: str) -> Rows:
-    """Rows of a split of a Hub dataset. Raises TuneError (code 4) when the Hub cannot be reached or has no such set."""
-    datasets = load("datasets")
-    try:
-        found = datasets.load_dataset(data.id, data.config, split=split, revision=data.revision)
-    except (OSError, ValueError, datasets.exceptions.DatasetNotFoundError) as error:
-        fix = "check the id, the split and the network, or use local rows with `data.path`"
-        raise TuneError(f"cannot load the dataset {data.id}: {error}", "data.id", fix, code=ENVIRONMENT) from error
-    rows = Rows()
-    rows.extend(str(data.id), None, enumerate(map(dict, found), 1), stop=True, limit=None)
-    return rows

@@ -10,7 +10,8 @@ from typing import Any
 
 from tuner.context import Run
 from tuner.data import contamination
-from tuner.data.load import Rows, hub_rows, read_rows
+from tuner.data.hub import hub_rows
+from tuner.data.load import Rows, read_rows
 from tuner.data.transform import apply, told
 from tuner.errors import GATE, TuneError
 from tuner.schema.data import Contamination, Data, Format
@@ -80,6 +81,8 @@ def _dropped(rows: Rows, gone: set[int]) -> Rows:
 
 def _split(run: Run) -> tuple[Rows, Rows]:
     data, files = run.recipe.data, run.plan.files
+    if data.id:
+        run.tell(f"asking the Hub for the dataset {data.id}")
     rows = hub_rows(data, data.split)[: data.limit] if data.id else read_rows(files.get("data.path", []), data, limit=data.limit)
     _tell_skipped(run, rows)
     if data.eval_path:
@@ -87,7 +90,7 @@ def _split(run: Run) -> tuple[Rows, Rows]:
         _tell_skipped(run, held_out)
         return rows, held_out
     if data.eval_split:
-        return rows, hub_rows(data, data.eval_split)
+        return rows, hub_rows(data, data.eval_split, key="data.eval_split")
     chosen = _chosen(rows, data, run.recipe.seed) if data.eval_fraction else set()
     if data.eval_fraction and not 0 < len(chosen) < len(rows):
         what = f"data.eval_fraction={data.eval_fraction:g} of {len(rows)} rows holds out {len(chosen)}"
