@@ -271,6 +271,10 @@ def test_a_plan_of_a_newer_version_is_refused(project: Path) -> None:
         read_plan(project / "plan.json")
     assert caught.value.code == BAD_RECIPE
     assert "9.0" in caught.value.problems[0].fix
+    (project / "plan.json").write_text(json.dumps(values | {"format": FORMAT + 1}), encoding="utf-8")
+    with pytest.raises(TuneError, match="newer than") as caught:
+        read_plan(project / "plan.json")
+    assert caught.value.problems[0].fix.startswith(f"a later build of tuner {values['tuner']} wrote it"), "an upgrade would bring the same"
 
 
 def test_secrets_of_the_environment_do_not_enter_a_plan(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

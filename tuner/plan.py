@@ -88,7 +88,10 @@ def read_plan(path: Path) -> Plan:
     """Read plan.json. Raises TuneError (code 4) when damaged, (code 2) when a newer version wrote it."""
     values = read_json(path)
     if values.get("format", 0) > FORMAT:
-        fix = f"upgrade: this is tuner {tuner.__version__}, the plan was written by {values.get('tuner')}"
+        writer, reader = values.get("tuner"), tuner.__version__
+        fix = f"upgrade: this is tuner {reader}, the plan was written by {writer}"
+        if writer == reader:  # two states of the code under one number
+            fix = f"a later build of tuner {writer} wrote it: update this one, or run its recipe again"
         raise TuneError(f"the plan has format {values['format']}, newer than {FORMAT}", str(path), fix)
     stages = tuple(Stage(**(s | {"needs": tuple(s["needs"])})) for s in values.pop("stages"))
     plan = Plan(**values, stages=stages)
@@ -179,6 +182,16 @@ def _find(composed: Composed) -> dict[str, list[str]]:
     if problems:
         raise TuneError(problems=problems)
     return found
+
+
+def needs_hub(recipe: Recipe) -> bool:
+    """Whether the model or the rows come from the Hub, where they are not cached."""
+    return any(source.id for source in sources(recipe.data).values()) or model_is_on_hub(recipe)
+
+
+def model_is_on_hub(recipe: Recipe) -> bool:
+    """Whether the model is a repository on the Hub."""
+    return recipe.model.source is not Source.wheel and not is_local(recipe)
 
 
 def is_local(recipe: Recipe) -> bool:

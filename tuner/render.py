@@ -7,6 +7,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,11 @@ from tuner.runs import read_json
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def loading() -> AbstractContextManager[object]:
+    """On a terminal, a line that says so while libraries are loaded (5 s), and goes away."""
+    return err.status("loading libraries …") if err.is_terminal else nullcontext()
 
 
 def print_error(error: TuneError) -> None:

@@ -14,13 +14,13 @@ from types import FrameType
 from typing import Any
 
 from tuner.errors import BUG, INTERRUPTED, OK, TuneError
-from tuner.plan import Plan, read_plan
+from tuner.plan import Plan, needs_hub, read_plan
 from tuner.recipe_file import write_recipe
 from tuner.registry import load, load_extensions
-from tuner.render import out, print_bug, print_error, print_result
+from tuner.render import loading, out, print_bug, print_error, print_notes, print_result
 from tuner.runs import disk_error, lock, read_json
 from tuner.schema.recipe import Recipe
-from tuner.worker_env import quiet
+from tuner.worker_env import quiet, without_hub
 
 FULL_BYTES = 1 << 20
 
@@ -32,6 +32,8 @@ def main(argv: list[str]) -> int:
     try:
         load_extensions()
         plan = read_plan(Path(argv[0]))
+        if needs_hub(plan.load_recipe()) and (told := without_hub()):
+            print_notes([told])
         if "--check" in argv:
             return int(
                 load("tuner.checkup").report(_make_run(plan, tell=_silent if "--json" in argv else out.print), as_json="--json" in argv)
@@ -69,7 +71,8 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 def _run(plan: Plan, only: tuple[str, ...]) -> int:
     began = time.perf_counter()
     out.print(f"{plan.name}: {plan.folder}")
-    pipeline = load("tuner.pipeline")
+    with loading():
+        pipeline = load("tuner.pipeline")
     run = _make_run(plan, tell=out.print)
     out.print(f"libraries loaded in {time.perf_counter() - began:.1f} s")
     try:
@@ -87,7 +90,8 @@ def _run(plan: Plan, only: tuple[str, ...]) -> int:
 def _make_run(plan: Plan, *, tell: Any) -> Any:
     recipe = plan.load_recipe()
     _pin(recipe, Path(plan.folder) / "lock.json")
-    device = load("tuner.model.load").pick_device(recipe.hardware)
+    with loading():
+        device = load("tuner.model.load").pick_device(recipe.hardware)
     return load("tuner.context").Run(plan=plan, recipe=recipe, device=device, tell=tell, quiet=tell is _silent)
 
 

@@ -257,6 +257,8 @@ def test_an_end_of_turn_that_is_never_trained_stops_the_run() -> None:
 
 def test_a_template_without_end_of_turn_stops_the_run() -> None:
     tokenizer = fresh("{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}")
+    gate(audited([say("u: q", "a: yes")], tokenizer), max_length=1024)
+    tokenizer.eos_token = None  # nothing to stop at is left
     said = gated(audited([say("u: q", "a: yes")], tokenizer))
     assert "the end of turn (none in the template) is never trained" in said
 

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from tests.conftest import ROOT
 from tests.lab import tiny_tokenizer
+from tuner.data.chat import how_turns_end, render, stop_marks
 from tuner.data.masks import Masker
 from tuner.data.tools import written_out
 from tuner.errors import TuneError
+from tuner.schema.task import LossOn
 
-SHARED = ROOT.parent / "shared" / "data"
 MARK = re.compile(r"<[|｜][^<>\s{}]*?[|｜]?>|<[a-z_]+\|>|</?s>|<(?:start|end)_of_turn>|<eos>|<\|[a-z_]+>")
 ENDS = (
     "<|im_end|>",
@@ -89,8 +89,15 @@ def tokenizer_of(template: str) -> PreTrainedTokenizerBase:
 
 
 def trained(masker: Masker, messages: Messages) -> list[str]:
-    text = masker.render(messages)
-    return [text[start:end] for start, end in masker.turns(messages, text).values()]
+    text, spans = render({"messages": messages, "tools": None}, masker, LossOn.assistant)
+    return [text[start:end] for start, end in spans]
+
+
+def of_family(name: str) -> Masker:
+    path = next((p for p in templates() if Path(p).stem == name), None)
+    if path is None:
+        pytest.skip("trl is not installed")
+    return Masker(tokenizer_of(Path(path).read_text(encoding="utf-8")))
 
 
 @pytest.mark.parametrize("path", templates(), ids=lambda p: Path(p).stem)
@@ -101,8 +108,7 @@ def test_no_mismatch_with_trl_s_generation_blocks(path: str) -> None:
     compared = 0
     for name, messages in TALKS.items():
         try:
-            text = masker.render(messages)
-            turns = masker.turns(messages, text)
+            text, turns = render({"messages": messages, "tools": None}, masker, LossOn.assistant)
             (theirs,), (spans,) = render_jinja_template(
                 [messages], chat_template=marked, return_assistant_tokens_mask=True, **masker.tokenizer.special_tokens_map
             )
@@ -111,7 +117,7 @@ def test_no_mismatch_with_trl_s_generation_blocks(path: str) -> None:
         if text != theirs or ("gemma" in path and "call" in name) or ("deepseek" in path and "call" in name):
             continue  # DeepSeek's blocks hold the end of a tool's answer, Gemma's leave out the mark after a call
         compared += 1
-        ours = squeeze("".join(text[a:b] for a, b in turns.values()))
+        ours = squeeze("".join(text[a:b] for a, b in turns))
         assert ours == squeeze("".join(without_opening(text[a:b], masker.opening) for a, b in spans)), name
     if not compared:
         pytest.skip("the two templates never write the same")
@@ -155,13 +161,12 @@ def assert_as_by_change(masker: Masker, messages: Messages) -> int:
     return len(found)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is absent")
 @pytest.mark.parametrize("name", ["alpaca_en", "gsm8k", "dpo_en", "kto_en", "toolcall_en"])
-def test_real_conversations_against_the_reference(name: str) -> None:
+def test_real_conversations_against_the_reference(shared_data: Path, name: str) -> None:
     from tuner.data.layout import recognise
     from tuner.schema.data import Data
 
-    (file,) = (SHARED / name).iterdir()
+    (file,) = (shared_data / name).iterdir()
     lines = file.read_text(encoding="utf-8")
     rows = (json.loads(lines) if file.suffix == ".json" else [json.loads(line) for line in lines.splitlines()])[:150]
     layout = recognise(rows[0], Data())
@@ -176,10 +181,7 @@ def test_real_conversations_against_the_reference(name: str) -> None:
 
 @pytest.mark.parametrize("family", ["qwen3", "llama3", "gemma3", "gptoss", "phi3", "deepseekv3", "qwen2_5"])
 def test_families_against_the_reference(family: str) -> None:
-    path = next((p for p in templates() if Path(p).stem == family), None)
-    if path is None:
-        pytest.skip("trl is not installed")
-    masker = Masker(tokenizer_of(Path(path).read_text(encoding="utf-8")))
+    masker = of_family(family)
     assert sum(assert_as_by_change(masker, TALKS[name]) for name in ("one", "two", "same texts", "open", "marks in a user's text")) == 8
 
 
@@ -222,8 +224,9 @@ def test_generation_blocks_are_widened_by_the_end_of_turn() -> None:
 
 def test_a_template_that_writes_no_calls_says_so() -> None:
     silent = "{% for m in messages %}{{ '<' + m.role + '>' + m.content + '</s>' }}{% endfor %}"
+    masker, talk = Masker(tokenizer_of(silent)), TALKS["a call"]
     with pytest.raises(TuneError, match="writes no tool calls") as caught:
-        trained(Masker(tokenizer_of(silent)), TALKS["a call"])
+        masker.turns(talk, masker.render(talk))
     assert caught.value.problems[0].where == "model.chat_template"
 
 
@@ -242,9 +245,55 @@ def test_a_date_in_the_template_does_not_matter() -> None:
 
 
 def test_calls_are_trained_whole() -> None:
-    path = next((p for p in templates() if Path(p).stem == "qwen2_5"), None)
-    if path is None:
-        pytest.skip("trl is not installed")
-    found = trained(Masker(tokenizer_of(Path(path).read_text(encoding="utf-8"))), TALKS["a call"])
+    found = trained(of_family("qwen2_5"), TALKS["a call"])
     call = json.dumps({"name": "weather", "arguments": {"city": "Ulm"}})
     assert found == [f"<tool_call>\n{call}\n</tool_call><|im_end|>", "it is sunny<|im_end|>"]
+
+
+def test_a_turn_that_the_next_one_s_opening_ends_is_closed_by_it() -> None:
+    """GLM: generation stops at `<|user|>`, and behind a call at `<|observation|>`; no training row ends without one."""
+    masker = of_family("glm4moe")
+    assert trained(masker, TALKS["two"]) == ["\n<think></think>\n1<|user|>", "\n<think></think>\n2<|user|>"]
+    call, answer = trained(masker, TALKS["a call"])
+    assert call.endswith("</tool_call><|observation|>")
+    assert answer.endswith("it is sunny<|user|>")
+    assert trained(masker, TALKS["a call"][:2]) == [call]
+    text, _ = render({"messages": TALKS["open"], "tools": None}, masker, LossOn.assistant)
+    assert text.endswith("two?"), "a conversation that waits for an answer is left open"
+    assert stop_marks(masker.tokenizer) == {"<|user|>", "<|observation|>"}
+    assert "<|user|> or <|observation|> is trained" in how_turns_end(masker.tokenizer)
+
+
+BARE = "{% for m in messages %}{{ m.role + ': ' + m.content + '\\n' }}{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+
+
+def test_where_nothing_ends_a_turn_the_end_of_sequence_does() -> None:
+    masker = Masker(tokenizer_of(BARE))
+    assert trained(masker, TALKS["two"]) == ["1", "2\n</s>"]
+    assert render({"messages": TALKS["two"], "tools": None}, masker, LossOn.all)[0].endswith("assistant: 2\n</s>")
+    assert not render({"messages": TALKS["open"], "tools": None}, masker, LossOn.all)[0].endswith("</s>")
+    assert "the tokenizer's </s> is put behind" in how_turns_end(masker.tokenizer)
+    masker.tokenizer.eos_token = None
+    assert trained(Masker(masker.tokenizer), TALKS["two"]) == ["1", "2"]
+
+
+@pytest.mark.parametrize("family", ["qwen3", "gptoss", "phi3", "gemma3", "llama3"])
+def test_a_template_that_ends_turns_gets_nothing_added(family: str) -> None:
+    masker = of_family(family)
+    assert how_turns_end(masker.tokenizer) == ""
+    assert masker.closing(TALKS["one"][-1]) == ""
+
+
+def test_gpt_oss_writes_words_beside_a_call_as_thoughts() -> None:
+    """Until an answer follows: then it drops them, in training as in use."""
+    masker = of_family("gptoss")
+    thought = "<|channel|>analysis<|message|>{}<|end|><|start|>assistant"
+    written = ' to=functions.weather<|channel|>commentary json<|message|>{"city": "Ulm"}<|call|>'
+    talk = TALKS["a call and words"][:2]
+    assert trained(masker, talk) == [thought.format("I look.") + written]
+    assert trained(masker, [talk[0], talk[1] | {"reasoning_content": "hm"}]) == [thought.format("hm\n\nI look.") + written]
+    answers = ["<|channel|>final<|message|>it is sunny<|end|>", "<|channel|>final<|message|>welcome<|return|>"]
+    assert trained(masker, TALKS["a call and words"]) == [written, *answers]
+    again = [*talk, *say("t: sunny"), talk[1], *say("t: rain")]
+    assert trained(masker, again) == [thought.format("I look.") + written] * 2
+    assert stop_marks(masker.tokenizer) == {"<|return|>", "<|call|>"}

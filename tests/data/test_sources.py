@@ -17,7 +17,8 @@ import pytest
 
 from tuner.data import splits
 from tuner.data.formats import read_file, sql
-from tuner.data.load import hub_rows, read_rows
+from tuner.data.hub import hub_rows
+from tuner.data.load import read_rows
 from tuner.data_rules import rows as rows_rule
 from tuner.errors import TuneError
 from tuner.files import find_files, format_of, has_password, hashes, is_remote
@@ -334,7 +335,9 @@ def test_passwords_are_seen(url: str, found: bool) -> None:
 def run(files: dict[str, list[str]], **data: Any) -> Any:
     told: list[str] = []
     recipe = SimpleNamespace(data=Data(**data), seed=1)
-    return SimpleNamespace(recipe=recipe, plan=SimpleNamespace(files=files), keep=lambda _, make: make(), tell=told.append, told=told)
+    return SimpleNamespace(
+        recipe=recipe, plan=SimpleNamespace(files=files, has=lambda name: False), keep=lambda _, make: make(), tell=told.append, told=told
+    )
 
 
 def test_held_out_rows_keep_their_places_and_skipped_ones_are_told(tmp_path: Path) -> None:
@@ -360,7 +363,9 @@ def test_training_rows_from_a_database_and_held_out_rows_from_a_file(database: s
 
 def test_hub_rows_know_their_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text(LINES, encoding="utf-8")
-    loaded = SimpleNamespace(load_dataset=lambda *_, **__: [json.loads(line) for line in LINES.splitlines()])
-    monkeypatch.setattr("tuner.data.load.load", lambda _: loaded)
+    loaded = SimpleNamespace(
+        disable_progress_bars=lambda: None, load_dataset=lambda *_, **__: [json.loads(line) for line in LINES.splitlines()]
+    )
+    monkeypatch.setattr("tuner.data.hub.load", lambda _: loaded)
     read = hub_rows(Data(id="org/set"), "train")
     assert (list(read), read.place(1)) == ([{"a": 1}, {"a": 2}], "org/set, row 2")

@@ -7,11 +7,12 @@ import hashlib
 import json
 import re
 from typing import Any
+from urllib.parse import parse_qs
 
 import yaml
 
 from tests.hub.server import HubServer, as_json, route
-from tests.hub.store import HubError, Request, described, is_large
+from tests.hub.store import HubError, Request, described, is_large, listed
 
 REPO = r"(?P<kind>models|datasets)/(?P<repo>[^/]+/[^/]+)"
 FILES = r"/(?:(?P<kind>datasets)/)?(?P<repo>[^/]+/[^/]+)"
@@ -55,9 +56,22 @@ def repo_info(hub: HubServer, request: Request) -> Any:
     return {"id": repo.id, "sha": commit.oid, "private": repo.private, "siblings": siblings, "tags": [], "downloads": 0, "likes": 0}
 
 
-@route("GET", rf"/api/{REPO}/tree/(?P<revision>[^/]+)")
+@route("GET", rf"/api/{REPO}/tree/(?P<revision>[^/]+)(?:/(?P<path>.+))?")
 def tree(hub: HubServer, request: Request) -> Any:
-    return [described(path, content) for path, content in hub.repo(request).at(request.parts["revision"]).files.items()]
+    """The files and folders of a folder; what is deeper too, unless the query says `recursive=false`."""
+    files, folder = hub.repo(request).at(request.parts["revision"]).files, request.parts.get("path", "")
+    found = listed(files, folder)
+    if folder and not found:
+        raise HubError(404, f"{folder} does not exist", code="EntryNotFound")
+    deep = request.query.get("recursive", "true") != "false"
+    return [entry for entry in found if deep or "/" not in entry["path"].removeprefix(f"{folder}/")]
+
+
+@route("POST", rf"/api/{REPO}/paths-info/(?P<revision>[^/]+)")
+def paths_info(hub: HubServer, request: Request) -> Any:
+    """The entries of some paths; one that is not there is left out."""
+    found = listed(hub.repo(request).at(request.parts["revision"]).files, "")
+    return [entry for entry in found if entry["path"] in parse_qs(request.body.decode())["paths"]]
 
 
 @route("GET", rf"/api/{REPO}/refs")

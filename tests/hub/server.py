@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import import_module
 from types import TracebackType
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 from tests.hub.store import HubError, Repo, Request
 
@@ -95,6 +95,7 @@ class HubServer:
 
     def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
         """Find the handler of a call and turn what it returns, or raises, into an answer."""
+        path, _, query = path.partition("?")
         self.calls.append(f"{method} {path}")
         token = headers.get("authorization", "").removeprefix("Bearer ")
         try:
@@ -104,7 +105,7 @@ class HubServer:
                 if method in verb.split("|") and (found := pattern.fullmatch(path)):
                     parts = {k: unquote(v) for k, v in found.groupdict().items() if v is not None}
                     with self.lock:
-                        result = handler(self, Request(parts, headers, body, self.users.get(token)))
+                        result = handler(self, Request(parts, headers, body, self.users.get(token), dict(parse_qsl(query))))
                     return result if isinstance(result, tuple) else as_json(result)
             raise HubError(404, f"no such page: {path}")
         except HubError as error:
@@ -121,7 +122,7 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
         def handle_any(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             headers = {k.lower(): v for k, v in self.headers.items()}
-            status, sent, content = hub.answer(self.command, urlsplit(self.path).path, headers, body)
+            status, sent, content = hub.answer(self.command, self.path, headers, body)
             self.send_response(status)
             for name, value in sent.items():
                 self.send_header(name, value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any
 
 LARGE = (".safetensors", ".bin", ".gguf", ".parquet", ".png")
@@ -63,6 +64,7 @@ class Request:
     headers: dict[str, str]
     body: bytes
     user: dict[str, Any] | None
+    query: dict[str, str] = field(default_factory=dict)
 
     @property
     def json(self) -> Any:
@@ -86,3 +88,15 @@ def described(path: str, content: bytes) -> dict[str, Any]:
     if is_large(path, len(content)):
         entry["lfs"] = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 130}
     return entry
+
+
+def listed(files: dict[str, bytes], folder: str) -> list[dict[str, Any]]:
+    """The files below a folder and the folders that they lie in, as a tree lists them."""
+    inside = {path: content for path, content in files.items() if not folder or path.startswith(f"{folder}/")}
+    folders = {str(parent) for path in inside for parent in PurePosixPath(path).parents} - {
+        ".",
+        folder,
+        *map(str, PurePosixPath(folder).parents),
+    }
+    described_folders = [{"type": "directory", "path": path, "oid": git_oid(path.encode()), "size": 0} for path in sorted(folders)]
+    return [*described_folders, *(described(path, content) for path, content in inside.items())]

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, Glm4Config, GPT2Config, LlamaConfig, LlamaForCausalLM, PretrainedConfig, Qwen3Config
 
+from tests.lab import tiny_tokenizer
+from tuner.data.chat import TokenRow
+from tuner.data.store import TokenRows, write_packs, write_rows
 from tuner.model import packed
+from tuner.train.trainer import _padded
 
 # PEFT 0.21 asks for a name that transformers 5.23 deprecates: https://github.com/huggingface/peft/issues (is_activation_checkpointing)
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
@@ -115,6 +122,65 @@ def test_a_row_does_not_see_its_neighbours() -> None:
     assert not torch.allclose(before[second], after[second])
     before[second], after[second] = 0.0, 0.0
     assert torch.equal(before, after)
+
+
+SIZES = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 6, "num_key_value_heads": 2}
+ARCHITECTURES: list[PretrainedConfig] = [
+    LlamaConfig(vocab_size=VOCAB, initializer_range=0.2, **SIZES),
+    Qwen3Config(vocab_size=VOCAB, initializer_range=0.2, head_dim=8, **SIZES),
+    Glm4Config(vocab_size=VOCAB, initializer_range=0.2, head_dim=8, pad_token_id=0, **SIZES),
+    GPT2Config(vocab_size=VOCAB, initializer_range=0.2, n_embd=48, n_layer=3, n_head=6, n_positions=64, bos_token_id=0, eos_token_id=0),
+]
+
+
+def of(config: PretrainedConfig, attention: str) -> Any:
+    packed.register()
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(copy.deepcopy(config), attn_implementation=attention, dtype=torch.float32).eval()
+
+
+def packed_logits(model: Any, batch: dict[str, Any]) -> Tensor:
+    """[T, V], as `forward_loss` has them."""
+    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    with torch.no_grad():
+        hidden = model.base_model(**inputs, attention_mask=torch.empty(1, 1, 0, 0, dtype=torch.bool), use_cache=False).last_hidden_state
+        logits: Tensor = model.get_output_embeddings()(hidden)[0]
+    return logits
+
+
+@pytest.mark.parametrize("config", ARCHITECTURES, ids=lambda config: config.model_type)
+def test_logits_of_packed_rows_are_those_of_separate_rows(config: PretrainedConfig, tmp_path: Path) -> None:
+    """From packs on disk to logits, to 1e-4; and a position that runs on, or a boundary that is lost, would show."""
+    rows = [TokenRow(ids=np.asarray(r["input_ids"], np.int32), trained=np.asarray(r["labels"]) >= 0, truncated=False) for r in ROWS]
+    write_rows(tmp_path, rows)
+    assert len(write_packs(tmp_path, [len(r.ids) for r in rows], 40)) == 2
+    model, plain = of(config, packed.ATTENTION), of(config, "sdpa")
+    packs = TokenRows(tmp_path)
+    batch = packed.flatten([row for index in range(2) for row in packs[index]["rows"]])
+    alone = []
+    for index in range(2):
+        for row in packs[index]["rows"]:
+            with torch.no_grad():
+                alone.append(plain(input_ids=torch.tensor([row["input_ids"]])).logits[0])
+    expected = torch.cat(alone)
+    assert expected.abs().max() > 1
+    assert (packed_logits(model, batch) - expected).abs().max() < 1e-4
+    running_on = batch | {"position_ids": torch.arange(len(expected))[None]}
+    whole = batch | {name: torch.tensor([0, len(expected)], dtype=torch.int32) for name in ("cu_seq_lens_q", "cu_seq_lens_k")}
+    assert (packed_logits(model, whole) - expected).abs().max() > 0.1
+    off = (packed_logits(model, running_on) - expected).abs().max()
+    assert off > 0.1 if config.model_type == "gpt2" else off < 1e-3, "rotary positions are relative, learned ones are not"
+
+
+def test_the_padded_batch_has_the_logits_of_separate_rows_too() -> None:
+    """What is trained where padding-free is not possible: padding on either side changes no row."""
+    model = of(ARCHITECTURES[0], "sdpa")
+    batch = _padded(tiny_tokenizer())([{"rows": ROWS[:2]}, {"rows": ROWS[2:]}])
+    with torch.no_grad():
+        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        for row, mask, found in zip(ROWS, batch["attention_mask"], logits, strict=True):
+            expected = model(input_ids=torch.tensor([row["input_ids"]])).logits[0]
+            assert (found[mask.bool()] - expected).abs().max() < 1e-4
 
 
 def test_rows_without_labels_give_zero_loss_and_zero_gradients() -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from tuner.data.masks import Masker, Span
+from tuner.data.template import Template
 from tuner.data.tokens import Encoder
 from tuner.data.tools import written_out
 from tuner.data.turns import Example, Message
@@ -70,20 +71,27 @@ def tokenize(
 
 
 def render(example: Example, masker: Masker, loss_on: LossOn) -> tuple[str, list[Span]]:
-    """(the conversation as the template writes it, the characters of it that are trained)."""
+    """(the conversation as the template writes it, the characters of it that are trained).
+
+    Behind a last answer stands a mark to stop at, where the template writes none (`Template.closing`).
+    """
     flags = [m.get("train", True) for m in example["messages"]]
     messages, tools = fitted([{k: v for k, v in m.items() if k != "train"} for m in example["messages"]], example["tools"], masker)
     text = masker.render(messages, tools=tools)
+    closing = masker.closing(messages[-1]) if messages[-1]["role"] == "assistant" else ""
     if loss_on is LossOn.all:
-        return text, [(0, len(text))]
+        return text + closing, [(0, len(text + closing))]
+    found = masker.turns(messages, text, tools=tools)
+    if closing and (last := len(messages) - 1) in found:
+        found[last] = (found[last][0], len(text + closing))
     added = len(messages) - len(flags)
-    turns = {i - added: span for i, span in masker.turns(messages, text, tools=tools).items()}
+    turns = {i - added: span for i, span in found.items()}
     if loss_on is LossOn.last_assistant:
         turns = {i: turns[i] for i in sorted(turns)[-1:]}
     if loss_on is LossOn.completion:
         answers = example.get("answers_from", max(turns, default=0))
         turns = {i: span for i, span in turns.items() if i >= answers}
-    return text, [span for i, span in turns.items() if flags[i]]
+    return text + closing, [span for i, span in turns.items() if flags[i]]
 
 
 def fitted(messages: list[Message], tools: list[Any] | None, masker: Masker) -> tuple[list[Message], list[Any] | None]:
@@ -107,8 +115,26 @@ def answer_of(example: Example, tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The text that the template writes after an assistant's last message, without white space: what makes the model stop."""
-    return next(iter(Masker(tokenizer).ends), "")
+    """The text behind an assistant's last message, without white space: what makes the model stop."""
+    return next(iter(Template(tokenizer).ends), "")
+
+
+def stop_marks(tokenizer: PreTrainedTokenizerBase) -> set[str]:
+    """What ends an answer, and a tool call where that is another mark (gpt-oss: `<|return|>` and `<|call|>`)."""
+    template = Template(tokenizer)
+    marks = {template.own_end} if template.own_end else set(template.ends)
+    return {mark for mark in marks | {template.call_end} if mark}
+
+
+def how_turns_end(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What is done about a template that writes no end of turn, in words; "" where it writes one."""
+    template = Template(tokenizer)
+    if template.own_end or not template.ends:
+        return ""
+    if template.ends == (str(tokenizer.eos_token),):
+        return f"the chat template ends no turn: the tokenizer's {tokenizer.eos_token} is put behind a last answer, and trained"
+    marks = " or ".join(template.ends)
+    return f"the chat template ends a turn by opening the next: {marks} is trained as its end, and put behind a last answer"
 
 
 def ensure_template(tokenizer: PreTrainedTokenizerBase, template: str | None) -> str:

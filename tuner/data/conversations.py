@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from tuner.context import Run
 from tuner.data import contamination
 from tuner.data.audit import audit, gate, statistics
-from tuner.data.chat import TokenRow, end_of_turn, tokenize
+from tuner.data.chat import TokenRow, end_of_turn, how_turns_end, tokenize
 from tuner.data.heads import heads
 from tuner.data.layout import Layout, read_all, shared_system
 from tuner.data.load import Rows
@@ -67,6 +67,8 @@ def prepare(run: Run, rows: Rows, tokenizer: PreTrainedTokenizerBase, task: Sft,
         run.tell(f"{f'{source.name}: ' if source.name else ''}the rows are laid out as {source.layout}")
     if any(e["tools"] for e in examples) and not Masker(tokenizer).knows_tools:
         run.tell("the model's chat template knows no tools: they are written as text, calls as <tool_call>{…}</tool_call>")
+    if told := how_turns_end(tokenizer):
+        run.tell(told)
     data = run.recipe.data
     with run.progress("rows prepared", len(examples)) as tick:
         tokens = list(tokenize(examples, tokenizer, task, pieces=data.overlong is Overlong.split, tick=tick))

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from tuner.context import Run
 from tuner.data.formats import Found
 from tuner.data.formats.shards import AnyShard, shards
-from tuner.data.load import Rows, hub_stream
+from tuner.data.hub import hub_stream
+from tuner.data.load import Rows
 from tuner.data.mix import Part, parts, shares
 from tuner.data.stream import Feed, settled
 from tuner.errors import TuneError
-from tuner.schema.data import Data, OnError
+from tuner.schema.data import Data, OnError, source_key
 
 SAMPLE_ROWS = 2000
 
@@ -46,7 +47,7 @@ def _heads(run: Run) -> list[Head]:
 
 
 def _head(part: Part, share: float, wanted: int) -> Head:
-    pieces = hub_stream(part.data) if part.data.id else shards(part.files, part.data)
+    pieces = hub_stream(part.data, key=source_key(part.name, "split")) if part.data.id else shards(part.files, part.data)
     numbered = _numbered(pieces, part.data)
     apart, held_out = Rows(), dict[int, int]()
     left = round(wanted * share)

@@ -1,4 +1,4 @@
-"""The rows of a data set: `read_rows(files, data)` from files, URLs or a database, `hub_rows(data, split)` from a Hub dataset.
+"""The rows of a data set: `read_rows(files, data)` from files, URLs or a database (hub.py: from the Hub).
 
 `Rows` is a sequence of dicts which knows where each came from: `rows.place(3)` -> `train.jsonl:4`.
 """
@@ -8,17 +8,16 @@ from __future__ import annotations
 import dataclasses
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, overload
+from typing import overload
 
 from tuner.data.formats import Row, place, reading, sql
 from tuner.data.formats.detect import is_sql
 from tuner.data.formats.media import add_metadata, has_media, is_metadata
 from tuner.data.formats.remote import expand, shown
-from tuner.errors import ENVIRONMENT, Problem, TuneError
-from tuner.registry import load
+from tuner.errors import Problem, TuneError
 from tuner.schema.data import Data, Format, OnError
 
-__all__ = ["Row", "Rows", "hub_rows", "read_rows"]
+__all__ = ["Row", "Rows", "read_rows"]
 
 
 class Rows(Sequence[Row]):
@@ -159,55 +158,3 @@ def _metadata(files: list[str], data: Data, rows: Rows, *, stop: bool) -> dict[s
                     raise TuneError(problems=[problem])
                 rows.skipped += [problem] if problem else []
     return about if tables else None
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class HubShard:
-    """One of the files of a Hub dataset, read as a stream."""
-
-    stream: Any
-    id: str
-    index: int
-    count: int
-    form: Format | None = None
-
-    @property
-    def name(self) -> str:
-        """As messages name it."""
-        return f"{self.id}, part {self.index + 1} of {self.count}"
-
-    def rows(self, data: Data) -> Iterator[tuple[int, Row | Problem]]:
-        """(number in the part, row). Raises TuneError (code 4) when the connection ends."""
-        try:
-            part = self.stream.shard(num_shards=self.count, index=self.index) if self.count > 1 else self.stream
-            yield from enumerate(map(dict, part), 1)
-        except (OSError, ValueError) as error:
-            raise TuneError(
-                f"cannot read on: {error}", self.name, "run the same command again: it goes on from here", code=ENVIRONMENT
-            ) from error
-
-    def number(self, within: int) -> int:
-        """Rows are counted by part."""
-        return within
-
-
-def hub_stream(data: Data) -> list[HubShard]:
-    """The parts of a split of a Hub dataset. Raises TuneError (code 4) when the Hub cannot be reached or has no such set."""
-    stream = _load_dataset(data, data.split, streaming=True)
-    return [HubShard(stream=stream, id=str(data.id), index=index, count=stream.num_shards) for index in range(stream.num_shards)]
-
-
-def hub_rows(data: Data, split: str) -> Rows:
-    """Rows of a split of a Hub dataset. Raises TuneError (code 4) when the Hub cannot be reached or has no such set."""
-    rows = Rows()
-    rows.extend(str(data.id), None, enumerate(map(dict, _load_dataset(data, split)), 1), stop=True, limit=None)
-    return rows
-
-
-def _load_dataset(data: Data, split: str, **options: Any) -> Any:
-    datasets = load("datasets")
-    try:
-        return datasets.load_dataset(data.id, data.config, split=split, revision=data.revision, **options)
-    except (OSError, ValueError, datasets.exceptions.DatasetNotFoundError) as error:
-        fix = "check the id, the split and the network, or use local rows with `data.path`"
-        raise TuneError(f"cannot load the dataset {data.id}: {error}", "data.id", fix, code=ENVIRONMENT) from error

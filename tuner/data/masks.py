@@ -14,16 +14,15 @@ never stops); white space that the template puts after it does not.
 
 from __future__ import annotations
 
-import contextlib
 import re
-from functools import cached_property
 from typing import Any, cast
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from tuner.data.probes import SENTINEL, Message, in_parts, place, structure, texts, with_sentinel, with_text_arguments
+from tuner.data.probes import SENTINEL, place, structure, texts, with_sentinel
+from tuner.data.template import Template
+from tuner.data.turns import Message
 from tuner.errors import TuneError
 
 Span = tuple[int, int]
@@ -32,81 +31,12 @@ _FIX = "use `task.loss_on=all`, or a `model.chat_template` with {% generation %}
 MOST_STRUCTURES = 4096  # kept glue, by sequence of roles
 
 
-class Masker:
-    """Renders with one tokenizer's template, and finds the assistant's turns in what it rendered. `options` go to the template."""
+class Masker(Template):
+    """Renders with one tokenizer's template, and finds the assistant's turns in what it rendered."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, **options: Any) -> None:
-        self.tokenizer, self.options = tokenizer, options
+        super().__init__(tokenizer, **options)
         self._glue: dict[tuple[Any, ...], list[tuple[int, str]] | None] = {}
-
-    def render(self, messages: list[Message], *, tools: list[Any] | None = None, prompt: bool = False) -> str:
-        """The conversation as the template writes it; `prompt` appends what opens the assistant's turn.
-
-        Raises TuneError (code 2) with the template's own words when it refuses the conversation (no system role, say).
-        """
-        shaped = [in_parts(m) for m in messages] if self.parts else messages
-        try:
-            return self._render(shaped, tools, prompt)
-        except (TemplateError, TypeError, ValueError) as error:
-            if any(m.get("tool_calls") for m in messages):  # some templates add a call's arguments to text
-                with contextlib.suppress(TemplateError, TypeError, ValueError):
-                    return self._render([with_text_arguments(m) for m in shaped], tools, prompt)
-            roles = [m["role"] for m in messages]
-            fix = "mend the roles, or set `model.chat_template`"
-            raise TuneError(f"the chat template refuses a conversation of {roles}: {error}", "data", fix) from error
-
-    def _render(self, messages: list[Message], tools: list[Any] | None, prompt: bool) -> str:
-        return str(self.tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=prompt, **self.options))
-
-    @cached_property
-    def parts(self) -> bool:
-        """Whether the template wants a message's text in parts (`[{"type": "text", …}]`), as those of many models that see images do."""
-        said = {"role": "user", "content": "A question?"}
-        with contextlib.suppress(TemplateError, TypeError, ValueError):
-            if "A question?" in self._render([said], None, False):
-                return False
-        with contextlib.suppress(TemplateError, TypeError, ValueError):
-            return "A question?" in self._render([in_parts(said)], None, False)
-        return False
-
-    @cached_property
-    def knows_tools(self) -> bool:
-        """Whether the template writes an assistant's tool calls."""
-        call = {"type": "function", "function": {"name": "look_it_up", "arguments": {}}}
-        said: list[Message] = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
-        with contextlib.suppress(TuneError):
-            return "look_it_up" in self.render(said)
-        return False
-
-    @cached_property
-    def prompt(self) -> str:
-        """What the template writes to open an assistant's turn."""
-        said = [{"role": "user", "content": "A question?"}]
-        before, after = self.render(said), self.render(said, prompt=True)
-        return after.removeprefix(before) if after.startswith(before) else after.partition("A question?")[2]
-
-    @cached_property
-    def ends(self) -> tuple[str, ...]:
-        """The marks that end an assistant's turn: as the last of a conversation, and within one (gpt-oss writes another there)."""
-        marker = "The answer."
-        talk = [{"role": "user", "content": "A question?"}, {"role": "assistant", "content": marker}]
-        last = self.render(talk).rpartition(marker)[2].strip()
-        opening, _, within = self.render([*talk, {"role": "user", "content": "Another?"}]).partition(marker)
-        within = within.partition("Another?")[0].lstrip()
-        if last and last in within:
-            return (last,)
-        marks = {str(t) for t in self.tokenizer.added_tokens_encoder}.union(self.tokenizer.all_special_tokens)
-        middle = max((m for m in marks if within.startswith(m)), key=len, default="")
-        # It ends a turn where it ends the user's too; otherwise it opens the next one, which is the end where there is no other (GLM).
-        closes = not last or opening.partition("A question?")[2].lstrip().startswith(middle)
-        return tuple(m for m in (last, middle if closes else "") if m)
-
-    @cached_property
-    def opening(self) -> str:
-        """As much of the generation prompt as stands before an assistant's text in a conversation (some prompts open its thoughts too)."""
-        talk = [{"role": "user", "content": "A question?"}, {"role": "assistant", "content": "The answer."}]
-        glue = self.render(talk).partition("A question?")[2].partition("The answer.")[0]
-        return next((self.prompt[:n] for n in range(len(self.prompt), 0, -1) if self.prompt[:n] in glue), "")
 
     def turns(self, messages: list[Message], text: str, *, tools: list[Any] | None = None) -> dict[int, Span]:
         """Index of each assistant message -> its characters in `text`, the rendered conversation; absent where the template drops it.
@@ -169,7 +99,7 @@ class Masker:
         for mark in SENTINEL.finditer(text):
             marks.setdefault(int(mark.group(1)), mark.span())
         if lost := [m for i, m in enumerate(messages) if i not in marks]:
-            if calls := next((m["tool_calls"] for m in lost if m.get("tool_calls") and not m.get("content")), None):
+            if calls := next((m["tool_calls"] for m in lost if m.get("tool_calls")), None):
                 what = f"the chat template writes no tool calls, so this one cannot be learned: {str(calls)[:120]}"
                 raise TuneError(what, "model.chat_template", "use a model whose template knows tools, or set `model.chat_template`")
             return None
@@ -190,16 +120,22 @@ class Masker:
                 continue
             opened = text.find(self.opening, glue_start, start) if self.opening else -1
             limit = placed[order + 1][2] if order + 1 < len(placed) else len(text)
-            stops = [(at, -len(m)) for m in self.ends if (at := text.find(m, end, limit)) >= 0]
-            if stops:
+            if messages[index].get("tool_calls") and not self.call_end.endswith(self.ends):
+                end = self._end_of_call(messages[: index + 1], text, tools, end, limit)
+            elif stops := [(at, -len(m)) for m in self.ends if (at := text.find(m, end, limit)) >= 0]:
                 end = min(stops)[0] - min(stops)[1]
-            elif messages[index].get("tool_calls"):  # another mark ends a call (gpt-oss), or none does
-                until = self.render(messages[: index + 1], tools=tools).rstrip()
-                end = len(until) if text.startswith(until) else end
             # Without an opening the answer's first token may begin with the space before it.
             begins = opened + len(self.opening) if opened >= 0 else glue_start + len(text[glue_start:start].rstrip())
             found[index] = (begins, end)
         return found
+
+    def _end_of_call(self, messages: list[Message], text: str, tools: list[Any] | None, end: int, limit: int) -> int:
+        """Where the last message ends, a call that another mark ends than an answer (gpt-oss), or none (GLM)."""
+        until = self.render(messages, tools=tools).rstrip()
+        if text.startswith(until):
+            return self._end(text, len(until), limit)
+        at = text.find(self.call_end, end, limit) if self.call_end else -1  # words before the call are dropped once an answer follows
+        return at + len(self.call_end) if at >= 0 else end
 
     def _by_prefix(self, messages: list[Message], text: str, tools: list[Any] | None) -> dict[int, Span]:
         """The third way."""

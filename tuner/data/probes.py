@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
-Message = dict[str, Any]
+from tuner.data.turns import REASONING, Message
+
 THOUGHT = "</think>"
 SENTINEL = re.compile(r"QqS(\d+)EqQ")
 
@@ -43,20 +44,27 @@ def with_text_arguments(message: Message) -> Message:
     return message
 
 
+def with_words_as_thoughts(message: Message) -> Message:
+    """The message with what it says beside a tool call at the end of its thoughts, for a template that takes but one of them."""
+    thoughts = next((key for key in REASONING if message.get(key)), None)
+    if thoughts is None or not message.get("tool_calls") or not message.get("content"):
+        return message
+    return message | {thoughts: f"{message[thoughts]}\n\n{message['content']}", "content": ""}
+
+
 def with_sentinel(message: Message, index: int) -> Message:
-    """The message with a sentinel for its text: its content, the first of its text parts, or the name of its first tool call."""
+    """The message with a sentinel for its text: the name of its first tool call, its content, or the first of its text parts."""
     sentinel = f"QqS{index}EqQ"
     probe = copy.deepcopy(message)
     content = probe.get("content")
+    if calls := probe.get("tool_calls"):  # the turn ends behind it, and some templates drop what else the message says
+        calls[0]["function"]["name"] = sentinel
+        return probe
     if isinstance(content, list):
         part = next((p for p in content if isinstance(p, dict) and "text" in p), None)
         if part is not None:
             part["text"] = sentinel
             return probe
-    calls = probe.get("tool_calls")
-    if not content and calls:
-        (calls[0]["function"] if "function" in calls[0] else calls[0])["name"] = sentinel
-        return probe
     thoughts, end, answer = str(content or "").rpartition(THOUGHT)
     probe["content"] = thoughts + end + _leading_space(answer) * bool(end) + sentinel
     return probe
@@ -69,11 +77,10 @@ def _leading_space(text: str) -> str:
 def texts(message: Message) -> Iterator[str]:
     """How a message's text may stand in the rendered one, the likeliest first."""
     content = message.get("content")
-    if isinstance(content, list):
+    if calls := message.get("tool_calls"):
+        content = calls[0]["function"]["name"]
+    elif isinstance(content, list):
         content = next((p["text"] for p in content if isinstance(p, dict) and "text" in p), "")
-    calls = message.get("tool_calls")
-    if not content and calls:
-        content = (calls[0]["function"] if "function" in calls[0] else calls[0])["name"]
     _, end, answer = str(content or "").rpartition(THOUGHT)
     text = answer.lstrip() if end else answer
     yield text

@@ -12,8 +12,9 @@ from typing import Any
 from tuner.context import Run
 from tuner.data import contamination
 from tuner.data.heads import heads
+from tuner.data.hub import hub_rows
 from tuner.data.kept import kept
-from tuner.data.load import Rows, hub_rows, read_rows
+from tuner.data.load import Rows, read_rows
 from tuner.data.mix import Part, drawn, parts, sizes
 from tuner.data.transform import apply, told
 from tuner.errors import GATE, TuneError
@@ -96,7 +97,7 @@ def _split(run: Run) -> tuple[Rows, Rows, dict[str, Any]]:
         apart = read_rows(run.plan.files["data.eval_path"], _of_files(data))
         _tell_skipped(run, apart)
     elif data.eval_split:
-        held_out, apart = [Rows()] * len(read), hub_rows(data, data.eval_split)
+        held_out, apart = [Rows()] * len(read), hub_rows(data, data.eval_split, key="data.eval_split")
     elif beginnings:
         held_out, apart = [head.apart for head in beginnings], Rows()
     else:
@@ -128,7 +129,10 @@ def _split(run: Run) -> tuple[Rows, Rows, dict[str, Any]]:
 def _read_part(run: Run, part: Part) -> Rows:
     """All rows of a source. Raises TuneError (code 2) when there is none."""
     data = part.data
-    rows = hub_rows(data, data.split)[: data.limit] if data.id else read_rows(part.files, data, limit=data.limit)
+    if data.id:
+        run.tell(f"asking the Hub for the dataset {data.id}")
+        return hub_rows(data, data.split, key=source_key(part.name, "split"))[: data.limit]
+    rows = read_rows(part.files, data, limit=data.limit)
     _tell_skipped(run, rows)
     return rows
 

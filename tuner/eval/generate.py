@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-from tuner.data.chat import end_of_turn, prompt_ids
+from tuner.data.chat import prompt_ids, stop_marks
 from tuner.eval.scores import Scored
 
 
 def stop_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Token ids that end an answer: the tokenizer's own end, and the template's end of turn when that is one token."""
-    ids = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
-    turn = tokenizer(end_of_turn(tokenizer), add_special_tokens=False)["input_ids"]
-    return sorted({*ids, *(turn if len(turn) == 1 else [])})
+    """Token ids that end an answer: the tokenizer's own end, and the template's marks that are one token each."""
+    marks = [tokenizer(mark, add_special_tokens=False)["input_ids"] for mark in stop_marks(tokenizer)]
+    own = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
+    return sorted({*own, *(ids[0] for ids in marks if len(ids) == 1)})
 
 
 def settings(tokenizer: PreTrainedTokenizerBase, *, max_new_tokens: int | None = None) -> GenerationConfig:

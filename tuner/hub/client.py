@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 
 import httpx2  # huggingface_hub's own HTTP client: what it raises when a server cannot be reached
@@ -10,6 +11,7 @@ from huggingface_hub import get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
 from tuner.errors import ENVIRONMENT, TuneError
+from tuner.worker_env import UNREACHABLE as HUB_UNREACHABLE
 
 TOKEN_PAGE = "https://huggingface.co/settings/tokens"
 FIXES = {
@@ -40,6 +42,8 @@ def hub_errors(doing: str, *, where: str = "hub.repo_id") -> Iterator[None]:
 
 def _explained(error: BaseException) -> tuple[str, str] | None:
     """(what is wrong, what to do); None for what is no fault of the Hub, the network or the recipe."""
+    if isinstance(error, OfflineModeIsEnabled) and (reason := os.environ.get(HUB_UNREACHABLE)):
+        return f"the Hub cannot be reached ({reason})", UNREACHABLE
     if isinstance(error, OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE"
     if isinstance(error, LocalTokenNotFoundError):

@@ -9,9 +9,8 @@ from huggingface_hub import HfApi, constants
 from huggingface_hub.file_download import repo_folder_name
 
 from tuner.hub.client import hub_errors
-from tuner.plan import is_local
+from tuner.plan import model_is_on_hub
 from tuner.schema.data import RowSource, source_key
-from tuner.schema.model import Source
 from tuner.schema.recipe import Recipe
 
 MAIN = "main"
@@ -21,7 +20,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 def resolve(recipe: Recipe) -> None:
     """Replace `model.revision` and `data.revision` by the commits they stand for now. Raises TuneError (code 4) when the Hub cannot say."""
     api = HfApi()
-    if _model_is_on_hub(recipe):
+    if model_is_on_hub(recipe):
         with hub_errors(f"ask which commit {recipe.model.id} is at", where="model.id"):
             recipe.model.revision = api.model_info(recipe.model.id, revision=recipe.model.revision).sha
     for name, source in _datasets(recipe):
@@ -32,7 +31,7 @@ def resolve(recipe: Recipe) -> None:
 def commits(recipe: Recipe) -> dict[str, str]:
     """The commits that the local cache holds for the recipe's revisions: `{"model": "12fd25f…"}`; empty where nothing came from the Hub."""
     found = {}
-    if _model_is_on_hub(recipe):
+    if model_is_on_hub(recipe):
         found["model"] = _cached("model", recipe.model.id, recipe.model.revision)
     for name, source in _datasets(recipe):
         found[f"data.mix.{name}" if name else "data"] = _cached("dataset", str(source.id), source.revision)
@@ -49,10 +48,6 @@ def pin(recipe: Recipe, found: dict[str, str]) -> None:
 def _datasets(recipe: Recipe) -> list[tuple[str, RowSource]]:
     named: list[tuple[str, RowSource]] = [("", recipe.data), *recipe.data.mix.items()]
     return [(name, source) for name, source in named if source.id]
-
-
-def _model_is_on_hub(recipe: Recipe) -> bool:
-    return recipe.model.source is not Source.wheel and not is_local(recipe)
 
 
 def _cached(repo_type: str, repo_id: str, revision: str | None) -> str | None:

@@ -84,6 +84,8 @@ def _pretrained(auto: Any, model: Model, *, progress: Progress, **options: Any) 
     folder = fetch(model, progress=progress)
     place = str(folder) if folder else model.id
     revision = {"revision": model.revision} if model.revision and not folder else {}
+    if not folder and auto is AutoTokenizer:  # the first of its files
+        progress(f"asking the Hub for {model.id}")
     try:
         return auto.from_pretrained(place, trust_remote_code=model.trust_remote_code, **revision, **options)
     except (OSError, ValueError, ImportError, SafetensorError) as error:
