@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from tuner.context import Run
+from tuner.data.heads import streamed
 from tuner.data.kept import keep
 from tuner.data.splits import facts, held_out, split
 from tuner.environment import snapshot
@@ -94,7 +95,11 @@ def train_stage(run: Run, task: Task) -> dict[str, Any]:
     prepared = run.stage_folder("prepare")
     for name in ("data.json", "audit.json"):
         write_json(run.folder / name, read_json(prepared / name))
-    return fit(run, task, prepared)
+    result = fit(run, task, prepared)
+    if run.recipe.data.streaming:
+        facts = {"streamed": streamed(run, result["steps"] * run.recipe.trainer.batch_size)}
+        write_json(run.folder / "data.json", read_json(run.folder / "data.json") | facts)
+    return result
 
 
 def evaluate_stage(run: Run, task: Task) -> dict[str, Any]:

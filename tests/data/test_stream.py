@@ -117,6 +117,17 @@ def test_workers_make_the_batches_of_one_process(lab: Lab) -> None:
     assert outputs[:2] == outputs[2:]
 
 
+def test_a_run_says_what_it_took_and_left_out(lab: Lab) -> None:
+    spoil(lab, 40)
+    result = lab.tune("recipe=small", *ON, "data.on_error=skip", "trainer.batch_size=30", "eval=none", "hub=none")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "1 rows of the stream could not be read and were left out" in result.stdout.replace("\n", " ")
+    (path,) = lab.folder.glob("outputs/small/*/data.json")
+    found = json.loads(path.read_text())["streamed"]
+    assert (found["samples"], found["skipped"]["rows"]) == (150, 1)
+    assert "train.jsonl:40: " in found["skipped"]["first"][0]
+
+
 def test_sources_come_in_their_shares(lab: Lab) -> None:
     counts = [0, 0, 0]
     for index in islice(schedule([0.5, 0.3, 0.2]), 1000):

@@ -14,7 +14,7 @@ from tuner.context import Run
 from tuner.data import contamination
 from tuner.data.audit import audit, gate, statistics
 from tuner.data.chat import TokenRow, end_of_turn, how_turns_end, tokenize
-from tuner.data.heads import heads
+from tuner.data.heads import JOURNAL, heads
 from tuner.data.layout import Layout, read_all, shared_system
 from tuner.data.load import Rows
 from tuner.data.masks import Masker
@@ -185,4 +185,4 @@ def stream(run: Run, tokenizer: PreTrainedTokenizerBase, task: Sft, *, micro: in
         held_out=held_out(run),
     )
     feeds = [head.feed(number) for number, head in enumerate(found)]
-    return Stream(feeds, maker, run.folder / "stream.jsonl", seed=run.recipe.seed, micro=micro)
+    return Stream(feeds, maker, run.folder / JOURNAL, seed=run.recipe.seed, micro=micro)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any
 
 from tuner.context import Run
 from tuner.data.formats import Found
@@ -11,11 +14,12 @@ from tuner.data.formats.shards import AnyShard, shards
 from tuner.data.hub import hub_stream
 from tuner.data.load import Rows
 from tuner.data.mix import Part, parts, shares
-from tuner.data.stream import Feed, settled
+from tuner.data.stream import Feed, Journal, schedule, settled
 from tuner.errors import TuneError
 from tuner.schema.data import Data, OnError, source_key
 
 SAMPLE_ROWS = 2000
+JOURNAL = "stream.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +42,17 @@ def heads(run: Run) -> list[Head]:
     """The beginning of each source, read once in this process. Raises TuneError (code 2) when a source has too few rows."""
     found: list[Head] = run.keep("heads", lambda: _heads(run))
     return found
+
+
+def streamed(run: Run, samples: int) -> dict[str, Any]:
+    """What a training took from the stream, for data.json: samples of each source, and the rows that were left out, which are told too."""
+    found = parts(run)
+    turns = Counter(islice(schedule(shares(found, [1] * len(found), None)), samples))
+    skipped = Journal(run.folder / JOURNAL).read().skipped
+    if skipped:
+        run.tell(f"{len(skipped):,} rows of the stream could not be read and were left out (data.on_error=skip); the first: {skipped[0]}")
+    sources = [{"name": part.name, "samples": turns[number]} for number, part in enumerate(found)]
+    return {"samples": samples, "sources": sources, "skipped": {"rows": len(skipped), "first": skipped[:10]}}
 
 
 def _heads(run: Run) -> list[Head]:
