@@ -1,4 +1,4 @@
-"""`python -m benchmarks [startup|first-step|quickstart|data-prep|packing] [--repeats N]`: what README and docs claim, measured here."""
+"""`python -m benchmarks [PART …] [--repeats N]`: what README and docs claim, measured here; `--help` names the parts."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.runner import Job, compare, report, run
+from benchmarks.stream import report as stream
 
 BIN = Path(sys.executable).parent
 TUNE, TRL = str(BIN / "tune"), str(BIN / "trl")
@@ -187,7 +188,14 @@ def packing(repeats: int) -> None:
 
 def main() -> None:
     """Run what is named, or all."""
-    parts = {"startup": startup, "first-step": first_step, "quickstart": quickstart, "data-prep": data_prep, "packing": packing}
+    parts = {
+        "startup": startup,
+        "first-step": first_step,
+        "quickstart": quickstart,
+        "data-prep": data_prep,
+        "packing": packing,
+        "stream": stream,
+    }
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*parts, []], default=[])
     parser.add_argument("--repeats", type=int, default=3)

@@ -8,13 +8,18 @@ same rows through `datasets` (a buffer of as many rows), and tokenizes none.
 from __future__ import annotations
 
 import json
+import os
 import random
 import resource
+import subprocess
 import sys
+import tempfile
 import time
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+from benchmarks.runner import Job, run
 
 ROWS_TOGETHER = 10_000
 WORDS = 4_000
@@ -74,6 +79,16 @@ def resume(folder: Path, rows: int) -> dict[str, Any]:
     return {"wall_s": time.perf_counter() - began}
 
 
+def model(folder: Path, rows: int) -> dict[str, Any]:
+    """A small random model with SmolLM2's tokenizer, so that memory is the data's."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "tie_word_embeddings": True}
+    opened(folder).maker.tokenizer.save_pretrained(folder / "model")
+    LlamaForCausalLM(LlamaConfig(vocab_size=49152, **shape)).save_pretrained(folder / "model")  # type: ignore[arg-type]
+    return {}
+
+
 def peer(folder: Path, rows: int) -> dict[str, Any]:
     """The same rows through `datasets`."""
     import datasets
@@ -84,7 +99,35 @@ def peer(folder: Path, rows: int) -> dict[str, Any]:
     return {"rows": count, "wall_s": time.perf_counter() - began}
 
 
+def report(repeats: int) -> None:
+    """A set of 5 GB ($TUNE_BENCH_GB): one pass, a resume in the midst of it, 30 steps of a small model, and `datasets`."""
+    results: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="tune-bench-") as where:
+
+        def part(name: str, number: float) -> dict[str, Any]:
+            argv = [sys.executable, "-m", "benchmarks.stream", name, where, str(number)]
+            found: dict[str, Any] = json.loads(subprocess.run(argv, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+            results[name] = found
+            shown = ", ".join(f"{k} {v / 1e9:.2f} GB" if "bytes" in k else f"{k} {v:,.1f}" for k, v in found.items())
+            print(f"{name:>8}  {shown}", flush=True)
+            return found
+
+        rows = part("make", float(os.environ.get("TUNE_BENCH_GB", "5")))["rows"]
+        for name in ("walk", "resume", "peer", "model"):
+            part(name, rows)
+        own = [f"model.id={where}/model", "model.source=local", "model.wheel=null", f"output_dir={where}", "trainer.batch_size=2"]
+        argv = [str(Path(sys.executable).parent / "tune"), f"recipe={where}/stream.yaml", "trainer.max_steps=30", "hub=none", *own]
+        sample = run(Job(argv=[*argv, "eval.generate=false"]))
+        results["train"] = {"wall_s": sample.wall_s, "peak_rss_bytes": sample.peak_rss_bytes}
+        print(f"   train  wall_s {sample.wall_s:.1f}, peak_rss_bytes {sample.peak_rss_bytes / 1e9:.2f} GB")
+    folder = Path(__file__).resolve().parent.parent / "outputs" / "benchmarks"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "stream.json").write_text(json.dumps(results, indent=1) + "\n")
+
+
 if __name__ == "__main__":
     name, where, number = sys.argv[1], Path(sys.argv[2]), float(sys.argv[3])
-    result = make(where, number) if name == "make" else {"walk": walk, "resume": resume, "peer": peer}[name](where, int(number))
+    result = (
+        make(where, number) if name == "make" else {"walk": walk, "resume": resume, "peer": peer, "model": model}[name](where, int(number))
+    )
     print(json.dumps(result | {"peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
