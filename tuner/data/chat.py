@@ -47,20 +47,21 @@ def tokenize(
     tokenizer: PreTrainedTokenizerBase,
     task: Sft,
     *,
+    encoder: Encoder | None = None,
     pieces: bool = False,
     tick: Callable[[int], None] = lambda done: None,
 ) -> Iterator[TokenRow]:
     """Render, mask and tokenize in batches; what is longer than `task.max_length` is cut there, or comes in `pieces`.
 
-    `tick` gets the conversations done so far.
+    `encoder` is the tokenizer at work (see fast.py), `tick` gets the conversations done so far.
 
     Raises TuneError (code 2) when the template refuses a conversation.
     """
-    masker, encoder = Masker(tokenizer), Encoder(tokenizer)
+    masker, encoder = Masker(tokenizer), encoder or Encoder(tokenizer)
     source, done = iter(conversations), 0
     while batch := list(islice(source, BATCH)):
         texts, spans = zip(*(render(example, masker, task.loss_on) for example in batch), strict=True)
-        for index, (ids, trained) in enumerate(encoder.encode(list(texts), list(spans)), done):
+        for index, (ids, trained) in enumerate(encoder.encode(list(texts), spans), done):
             cut = not pieces and len(ids) > task.max_length
             for piece, first in enumerate(range(0, len(ids), task.max_length) if pieces else (0,)):
                 part = slice(first, first + task.max_length)

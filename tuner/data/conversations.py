@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from tuner.context import Run
 from tuner.data.audit import audit, gate, statistics
 from tuner.data.chat import TokenRow, end_of_turn, tokenize
+from tuner.data.fast import encoder_for
 from tuner.data.layout import Layout, read_all, shared_system
 from tuner.data.load import Rows
 from tuner.data.masks import Masker
@@ -61,8 +62,9 @@ def prepare(run: Run, rows: Rows, tokenizer: PreTrainedTokenizerBase, task: Sft,
     if any(e["tools"] for e in examples) and not Masker(tokenizer).knows_tools:
         run.tell("the model's chat template knows no tools: they are written as text, calls as <tool_call>{…}</tool_call>")
     data = run.recipe.data
+    encoder = encoder_for(examples, tokenizer, task, choice=data.tokenizer, tell=run.tell)
     with run.progress("rows prepared", len(examples)) as tick:
-        tokens = list(tokenize(examples, tokenizer, task, pieces=data.overlong is Overlong.split, tick=tick))
+        tokens = list(tokenize(examples, tokenizer, task, encoder=encoder, pieces=data.overlong is Overlong.split, tick=tick))
     whole = [row for row in tokens if not row.truncated] if data.overlong is Overlong.drop else tokens
     counts = {
         "conversations": len(examples),
@@ -78,6 +80,7 @@ def prepare(run: Run, rows: Rows, tokenizer: PreTrainedTokenizerBase, task: Sft,
         "eval": {"rows": len(held_out(run))},
         "source": _source(data, found),
         "system": shared_system(examples),
+        "tokenizer": encoder.name,
     }
     if data.mix:
         facts["sources"] = _by_source(found, kept)
