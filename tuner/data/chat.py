@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
+from tuner.data.forms import Forms
 from tuner.data.masks import Masker, Span
 from tuner.data.tokens import Encoder
 from tuner.data.tools import written_out
@@ -57,10 +58,10 @@ def tokenize(
 
     Raises TuneError (code 2) when the template refuses a conversation.
     """
-    masker, encoder = Masker(tokenizer), encoder or Encoder(tokenizer)
+    forms, encoder = Forms(Masker(tokenizer)), encoder or Encoder(tokenizer)
     source, done = iter(conversations), 0
     while batch := list(islice(source, BATCH)):
-        texts, spans = zip(*(render(example, masker, task.loss_on) for example in batch), strict=True)
+        texts, spans = zip(*(render(example, forms, task.loss_on) for example in batch), strict=True)
         for index, (ids, trained) in enumerate(encoder.encode(list(texts), spans), done):
             cut = not pieces and len(ids) > task.max_length
             for piece, first in enumerate(range(0, len(ids), task.max_length) if pieces else (0,)):
@@ -70,15 +71,20 @@ def tokenize(
         tick(done)
 
 
-def render(example: Example, masker: Masker, loss_on: LossOn) -> tuple[str, list[Span]]:
+def render(example: Example, forms: Forms, loss_on: LossOn) -> tuple[str, list[Span]]:
     """(the conversation as the template writes it, the characters of it that are trained)."""
     flags = [m.get("train", True) for m in example["messages"]]
-    messages, tools = fitted([{k: v for k, v in m.items() if k != "train"} for m in example["messages"]], example["tools"], masker)
-    text = masker.render(messages, tools=tools)
+    masker, messages = forms.masker, example["messages"]
+    if any("train" in m for m in messages):
+        messages = [{k: v for k, v in m.items() if k != "train"} for m in messages]
+    messages, tools = fitted(messages, example["tools"], masker)
+    form = forms.of(messages, tools)
+    text, turns = form.fill(messages) if form else (masker.render(messages, tools=tools), None)
     if loss_on is LossOn.all:
         return text, [(0, len(text))]
     added = len(messages) - len(flags)
-    turns = {i - added: span for i, span in masker.turns(messages, text, tools=tools).items()}
+    turns = masker.turns(messages, text, tools=tools) if turns is None else turns
+    turns = {i - added: span for i, span in turns.items()} if added else turns
     if loss_on is LossOn.last_assistant:
         turns = {i: turns[i] for i in sorted(turns)[-1:]}
     if loss_on is LossOn.completion:

@@ -13,6 +13,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from tuner.data.chat import render
+from tuner.data.forms import Forms
 from tuner.data.masks import Masker
 from tuner.data.tokens import Bounds, Encoder, Fast, Ids
 from tuner.data.turns import Example
@@ -22,7 +23,7 @@ from tuner.schema.data import Backend
 from tuner.schema.task import Sft
 
 SAMPLE = 150  # texts from the start, and as many spread over the rest
-WORTH_CHARACTERS = 1_500_000  # reading the tokenizer a second time costs what the Hugging Face one needs for so much text
+WORTH_CHARACTERS = 2_000_000  # a second tokenizer and its check take 0.3 s, as the Hugging Face one needs for so much text
 SEGMENTS_BYTES = 64 << 20  # kept: what stands between special tokens, so that a system prompt is tokenized once
 AWKWARD = (
     "",
@@ -54,7 +55,7 @@ def encoder_for(
     encoder = Encoder(tokenizer)
     if choice is Backend.huggingface:
         return encoder
-    texts = _sample(examples, Masker(tokenizer), task)
+    texts = _sample(examples, Forms(Masker(tokenizer)), task)
     if choice is Backend.auto and len(examples) * sum(map(len, texts)) < WORTH_CHARACTERS * len(texts):
         return encoder
     try:
@@ -71,12 +72,12 @@ def encoder_for(
     return encoder
 
 
-def _sample(examples: Sequence[Example], masker: Masker, task: Sft) -> list[str]:
+def _sample(examples: Sequence[Example], forms: Forms, task: Sft) -> list[str]:
     """The texts of the first conversations and of some spread over the others; one that the template refuses is told of in its turn."""
     texts = []
     for example in (*examples[:SAMPLE], *examples[SAMPLE :: max(1, (len(examples) - SAMPLE) // SAMPLE)]):
         with contextlib.suppress(TuneError):
-            texts.append(render(example, masker, task.loss_on)[0])
+            texts.append(render(example, forms, task.loss_on)[0])
     return texts
 
 

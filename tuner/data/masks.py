@@ -23,7 +23,7 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from tuner.data.probes import SENTINEL, Message, in_parts, place, structure, texts, with_sentinel, with_text_arguments
+from tuner.data.probes import SENTINEL, Message, in_parts, place, rendered, structure, texts, with_sentinel, with_text_arguments
 from tuner.errors import TuneError
 
 Span = tuple[int, int]
@@ -56,7 +56,7 @@ class Masker:
             raise TuneError(f"the chat template refuses a conversation of {roles}: {error}", "data", fix) from error
 
     def _render(self, messages: list[Message], tools: list[Any] | None, prompt: bool) -> str:
-        return str(self.tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=prompt, **self.options))
+        return rendered(messages, tools, self.tokenizer, add_generation_prompt=prompt, **self.options)
 
     @cached_property
     def parts(self) -> bool:
