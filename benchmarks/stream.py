@@ -127,7 +127,6 @@ def report(repeats: int) -> None:
 
 if __name__ == "__main__":
     name, where, number = sys.argv[1], Path(sys.argv[2]), float(sys.argv[3])
-    result = (
-        make(where, number) if name == "make" else {"walk": walk, "resume": resume, "peer": peer, "model": model}[name](where, int(number))
-    )
+    parts = {"walk": walk, "resume": resume, "peer": peer, "model": model}
+    result = make(where, number) if name == "make" else parts[name](where, int(number))
     print(json.dumps(result | {"peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))

@@ -88,6 +88,8 @@ def _print_statistics(data: dict[str, Any], audit: dict[str, Any]) -> None:
         "untrained": f"{number(audit['rows_fully_masked'])} rows have nothing to train and are left out",
         "duplicates": f"{number(train['duplicates'])} rows are the same as an earlier one",
     }
+    if (tokenizer := data.get("tokenizer", "huggingface")) != "huggingface":
+        lines["tokenizer"] = f"{tokenizer}, which writes the same ids"
     if packs := data.get("packs"):
         lines["packs"] = f"{number(packs['rows'])} of {packs['capacity']} tokens, {packs['fill']:.1%} full"
     for number_of, step in enumerate(data.get("transforms", ()), 1):

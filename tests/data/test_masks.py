@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from tests.lab import tiny_tokenizer
 from tuner.data.chat import how_turns_end, render, stop_marks
+from tuner.data.forms import Forms
 from tuner.data.masks import Masker
 from tuner.data.tools import written_out
 from tuner.errors import TuneError
@@ -89,7 +91,7 @@ def tokenizer_of(template: str) -> PreTrainedTokenizerBase:
 
 
 def trained(masker: Masker, messages: Messages) -> list[str]:
-    text, spans = render({"messages": messages, "tools": None}, masker, LossOn.assistant)
+    text, spans = render({"messages": messages, "tools": None}, Forms(masker), LossOn.assistant)
     return [text[start:end] for start, end in spans]
 
 
@@ -108,11 +110,11 @@ def test_no_mismatch_with_trl_s_generation_blocks(path: str) -> None:
     compared = 0
     for name, messages in TALKS.items():
         try:
-            text, turns = render({"messages": messages, "tools": None}, masker, LossOn.assistant)
+            text, turns = render({"messages": messages, "tools": None}, Forms(masker), LossOn.assistant)
             (theirs,), (spans,) = render_jinja_template(
                 [messages], chat_template=marked, return_assistant_tokens_mask=True, **masker.tokenizer.special_tokens_map
             )
-        except Exception:
+        except (TemplateError, TuneError):  # one of the two refuses it
             continue
         if text != theirs or ("gemma" in path and "call" in name) or ("deepseek" in path and "call" in name):
             continue  # DeepSeek's blocks hold the end of a tool's answer, Gemma's leave out the mark after a call
@@ -258,7 +260,7 @@ def test_a_turn_that_the_next_one_s_opening_ends_is_closed_by_it() -> None:
     assert call.endswith("</tool_call><|observation|>")
     assert answer.endswith("it is sunny<|user|>")
     assert trained(masker, TALKS["a call"][:2]) == [call]
-    text, _ = render({"messages": TALKS["open"], "tools": None}, masker, LossOn.assistant)
+    text, _ = render({"messages": TALKS["open"], "tools": None}, Forms(masker), LossOn.assistant)
     assert text.endswith("two?"), "a conversation that waits for an answer is left open"
     assert stop_marks(masker.tokenizer) == {"<|user|>", "<|observation|>"}
     assert "<|user|> or <|observation|> is trained" in how_turns_end(masker.tokenizer)
@@ -270,8 +272,8 @@ BARE = "{% for m in messages %}{{ m.role + ': ' + m.content + '\\n' }}{% endfor 
 def test_where_nothing_ends_a_turn_the_end_of_sequence_does() -> None:
     masker = Masker(tokenizer_of(BARE))
     assert trained(masker, TALKS["two"]) == ["1", "2\n</s>"]
-    assert render({"messages": TALKS["two"], "tools": None}, masker, LossOn.all)[0].endswith("assistant: 2\n</s>")
-    assert not render({"messages": TALKS["open"], "tools": None}, masker, LossOn.all)[0].endswith("</s>")
+    assert render({"messages": TALKS["two"], "tools": None}, Forms(masker), LossOn.all)[0].endswith("assistant: 2\n</s>")
+    assert not render({"messages": TALKS["open"], "tools": None}, Forms(masker), LossOn.all)[0].endswith("</s>")
     assert "the tokenizer's </s> is put behind" in how_turns_end(masker.tokenizer)
     masker.tokenizer.eos_token = None
     assert trained(Masker(masker.tokenizer), TALKS["two"]) == ["1", "2"]

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
+from tuner.data.forms import Forms
 from tuner.data.masks import Masker, Span
 from tuner.data.template import Template
 from tuner.data.tokens import Encoder
@@ -48,20 +49,22 @@ def tokenize(
     tokenizer: PreTrainedTokenizerBase,
     task: Sft,
     *,
+    encoder: Encoder | None = None,
+    forms: Forms | None = None,
     pieces: bool = False,
     tick: Callable[[int], None] = lambda done: None,
 ) -> Iterator[TokenRow]:
     """Render, mask and tokenize in batches; what is longer than `task.max_length` is cut there, or comes in `pieces`.
 
-    `tick` gets the conversations done so far.
+    `encoder` is the tokenizer at work (see fast.py), `forms` the template's, found before; `tick` gets the conversations done so far.
 
     Raises TuneError (code 2) when the template refuses a conversation.
     """
-    masker, encoder = Masker(tokenizer), Encoder(tokenizer)
+    forms, encoder = forms or Forms(Masker(tokenizer)), encoder or Encoder(tokenizer)
     source, done = iter(conversations), 0
     while batch := list(islice(source, BATCH)):
-        texts, spans = zip(*(render(example, masker, task.loss_on) for example in batch), strict=True)
-        for index, (ids, trained) in enumerate(encoder.encode(list(texts), list(spans)), done):
+        texts, spans = zip(*(render(example, forms, task.loss_on) for example in batch), strict=True)
+        for index, (ids, trained) in enumerate(encoder.encode(list(texts), spans), done):
             cut = not pieces and len(ids) > task.max_length
             for piece, first in enumerate(range(0, len(ids), task.max_length) if pieces else (0,)):
                 part = slice(first, first + task.max_length)
@@ -70,22 +73,26 @@ def tokenize(
         tick(done)
 
 
-def render(example: Example, masker: Masker, loss_on: LossOn) -> tuple[str, list[Span]]:
+def render(example: Example, forms: Forms, loss_on: LossOn) -> tuple[str, list[Span]]:
     """(the conversation as the template writes it, the characters of it that are trained).
 
     Behind a last answer stands a mark to stop at, where the template writes none (`Template.closing`).
     """
     flags = [m.get("train", True) for m in example["messages"]]
-    messages, tools = fitted([{k: v for k, v in m.items() if k != "train"} for m in example["messages"]], example["tools"], masker)
-    text = masker.render(messages, tools=tools)
+    masker, messages = forms.masker, example["messages"]
+    if any("train" in m for m in messages):
+        messages = [{k: v for k, v in m.items() if k != "train"} for m in messages]
+    messages, tools = fitted(messages, example["tools"], masker)
+    form = forms.of(messages, tools)
+    text, found = form.fill(messages) if form else (masker.render(messages, tools=tools), None)
     closing = masker.closing(messages[-1]) if messages[-1]["role"] == "assistant" else ""
     if loss_on is LossOn.all:
         return text + closing, [(0, len(text + closing))]
-    found = masker.turns(messages, text, tools=tools)
+    found = masker.turns(messages, text, tools=tools) if found is None else found
     if closing and (last := len(messages) - 1) in found:
         found[last] = (found[last][0], len(text + closing))
     added = len(messages) - len(flags)
-    turns = {i - added: span for i, span in found.items()}
+    turns = {i - added: span for i, span in found.items()} if added else found
     if loss_on is LossOn.last_assistant:
         turns = {i: turns[i] for i in sorted(turns)[-1:]}
     if loss_on is LossOn.completion:

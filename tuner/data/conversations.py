@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from tuner.context import Run
 from tuner.data import contamination
 from tuner.data.audit import audit, gate, statistics
 from tuner.data.chat import TokenRow, end_of_turn, how_turns_end, tokenize
+from tuner.data.fast import SAMPLE, encoder_for
+from tuner.data.forms import Forms
 from tuner.data.heads import JOURNAL, heads
 from tuner.data.layout import Layout, read_all, shared_system
 from tuner.data.load import Rows
@@ -22,6 +25,7 @@ from tuner.data.mix import Part, parts
 from tuner.data.splits import held_out, split
 from tuner.data.store import as_labels, best_fit, write_packs, write_rows
 from tuner.data.stream import Stream
+from tuner.data.tokens import Encoder
 from tuner.data.transform import apply
 from tuner.data.turns import Example, is_silent
 from tuner.errors import Problem, TuneError
@@ -70,8 +74,9 @@ def prepare(run: Run, rows: Rows, tokenizer: PreTrainedTokenizerBase, task: Sft,
     if told := how_turns_end(tokenizer):
         run.tell(told)
     data = run.recipe.data
+    encoder = encoder_for(examples, tokenizer, task, choice=data.tokenizer, tell=run.tell)
     with run.progress("rows prepared", len(examples)) as tick:
-        tokens = list(tokenize(examples, tokenizer, task, pieces=data.overlong is Overlong.split, tick=tick))
+        tokens = list(tokenize(examples, tokenizer, task, encoder=encoder, pieces=data.overlong is Overlong.split, tick=tick))
     whole = [row for row in tokens if not row.truncated] if data.overlong is Overlong.drop else tokens
     counts = {
         "conversations": len(examples),
@@ -87,6 +92,7 @@ def prepare(run: Run, rows: Rows, tokenizer: PreTrainedTokenizerBase, task: Sft,
         "eval": {"rows": len(held_out(run))},
         "source": _source(data, found),
         "system": shared_system(examples),
+        "tokenizer": encoder.name,
     }
     if data.mix:
         facts["sources"] = _by_source(found, kept)
@@ -139,6 +145,21 @@ class Maker:
     parts: list[Part]
     layouts: list[Layout]
     held_out: Rows
+    sample: list[Example]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A worker finds the forms and the encoder itself."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("forms", "encoder")}
+
+    @cached_property
+    def forms(self) -> Forms:
+        """The template's forms, found once in a process."""
+        return Forms(Masker(self.tokenizer))
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The tokenizer at work."""
+        return encoder_for(self.sample, self.tokenizer, self.task, choice=self.data.tokenizer, tell=lambda _: None)
 
     def samples(self, rows: Rows, part: int, key: str) -> Sequence[Any]:
         """Conversations; or packs, or pieces of them, of token rows."""
@@ -169,13 +190,15 @@ class Maker:
         return [{"rows": [as_labels(row.ids, row.trained) for row in rows]} for rows in found]
 
     def _tokens(self, examples: list[Example]) -> Iterator[TokenRow]:
-        return tokenize(examples, self.tokenizer, self.task, pieces=self.data.overlong is Overlong.split)
+        pieces = self.data.overlong is Overlong.split
+        return tokenize(examples, self.tokenizer, self.task, encoder=self.encoder, forms=self.forms, pieces=pieces)
 
 
 def stream(run: Run, tokenizer: PreTrainedTokenizerBase, task: Sft, *, micro: int) -> Stream:
     """The training rows of a run whose data is streamed."""
     found = heads(run)
-    known = {source.name: source.layout for source in conversations(run, split(run)[0])}
+    sample = conversations(run, split(run)[0])
+    known = {source.name: source.layout for source in sample}
     maker = Maker(
         tokenizer=tokenizer,
         task=task,
@@ -183,6 +206,7 @@ def stream(run: Run, tokenizer: PreTrainedTokenizerBase, task: Sft, *, micro: in
         parts=[head.part for head in found],
         layouts=[known[head.part.name] for head in found],
         held_out=held_out(run),
+        sample=[example for source in sample for example in source.examples[:SAMPLE]],
     )
     feeds = [head.feed(number) for number, head in enumerate(found)]
     return Stream(feeds, maker, run.folder / JOURNAL, seed=run.recipe.seed, micro=micro)

@@ -13,6 +13,9 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import _compile_jinja_template
+
 from tuner.data.turns import REASONING, Message
 
 THOUGHT = "</think>"
@@ -24,6 +27,14 @@ def structure(messages: list[Message], tools: list[Any] | None) -> tuple[Any, ..
     if tools or any(not isinstance(m.get("content"), str) or len(m) > 2 or THOUGHT in m["content"] for m in messages):
         return None
     return tuple(m["role"] for m in messages)
+
+
+def rendered(messages: list[Message], tools: list[Any] | None, tokenizer: PreTrainedTokenizerBase, **options: Any) -> str:
+    """As the tokenizer's template writes them. For mere texts, what Transformers makes sure of takes as long again."""
+    if structure(messages, tools):
+        given = {**tokenizer.special_tokens_map, **options, "messages": messages, "tools": None, "documents": None}
+        return str(_compile_jinja_template(tokenizer.get_chat_template()).render(**given))
+    return str(tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, **options))
 
 
 def in_parts(message: Message) -> Message:

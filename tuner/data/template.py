@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from tuner.data.probes import in_parts, with_text_arguments, with_words_as_thoughts
+from tuner.data.probes import in_parts, rendered, with_text_arguments, with_words_as_thoughts
 from tuner.data.turns import Message
 from tuner.errors import TuneError
 
@@ -45,7 +45,7 @@ class Template:
             raise TuneError(f"the chat template refuses a conversation of {roles}: {error}", "data", fix) from error
 
     def _render(self, messages: list[Message], tools: list[Any] | None, prompt: bool) -> str:
-        return str(self.tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=prompt, **self.options))
+        return rendered(messages, tools, self.tokenizer, add_generation_prompt=prompt, **self.options)
 
     @cached_property
     def parts(self) -> bool:

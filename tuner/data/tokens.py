@@ -6,7 +6,8 @@ cumulative sum, and the tokenizer need not keep offsets. A row whose bytes do no
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,15 @@ from tuner.errors import TuneError
 
 Ids = NDArray[np.int32]
 Flags = NDArray[np.bool_]
+Bounds = NDArray[np.int64]
+Fast = Callable[[list[str]], tuple[Ids, Bounds]]
 
 
 class Encoder:
-    """The Rust tokenizer itself, on all cores: Transformers' call would turn every offset into Python numbers."""
+    """The Rust tokenizer itself, on all cores: Transformers' call would turn every offset into Python numbers.
+
+    `fast` makes the ids instead where it is set (see fast.py): of n texts their ids one after the other, and where each begins [n + 1].
+    """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         if not tokenizer.is_fast:
@@ -32,17 +38,36 @@ class Encoder:
         self.backend.no_truncation()
         self.backend.no_padding()
         self.widths = byte_widths(self.backend)
+        self.fast: Fast | None = None
 
-    def encode(self, texts: list[str], spans: list[list[Span]]) -> Iterator[tuple[Ids, Flags]]:
+    @property
+    def name(self) -> str:
+        """Who makes the ids, as `data.json` tells it."""
+        return "fastokens" if self.fast else "huggingface"
+
+    def encode(self, texts: list[str], spans: Sequence[list[Span]]) -> Iterator[tuple[Ids, Flags]]:
         """Of each text its token ids [T] and whether each token starts within one of the text's spans of characters [T]."""
         if self.widths is None:
             for encoding, wanted in zip(self.backend.encode_batch(texts, add_special_tokens=False), spans, strict=True):
                 yield _by_offsets(encoding, wanted)
             return
-        for text, encoding, wanted in zip(texts, self.backend.encode_batch_fast(texts, add_special_tokens=False), spans, strict=True):
-            ids = np.asarray(encoding.ids, dtype=np.int32)
-            found = _by_bytes(text, ids, wanted, self.widths)
-            yield _by_offsets(self.backend.encode(text, add_special_tokens=False), wanted) if found is None else (ids, found)
+        ids, bounds = self.ids(texts)
+        trained, fits = _by_bytes(texts, spans, ids, bounds, self.widths)
+        edges = bounds.tolist()
+        for index, (start, end) in enumerate(pairwise(edges)):
+            if fits[index]:
+                yield ids[start:end], trained[start:end]
+            else:
+                yield _by_offsets(self.backend.encode(texts[index], add_special_tokens=False), spans[index])
+
+    def ids(self, texts: list[str]) -> tuple[Ids, Bounds]:
+        """All texts' ids one after the other [T], and where each text's begin [n + 1]."""
+        return (self.fast or self.slow)(texts)
+
+    def slow(self, texts: list[str]) -> tuple[Ids, Bounds]:
+        """The same by the Hugging Face tokenizer, whatever `fast` is."""
+        found = [np.asarray(e.ids, dtype=np.int32) for e in self.backend.encode_batch_fast(texts, add_special_tokens=False)]
+        return np.concatenate(found), np.cumsum([0, *map(len, found)], dtype=np.int64)
 
 
 def byte_widths(backend: Any) -> NDArray[np.int64] | None:
@@ -63,18 +88,29 @@ def byte_widths(backend: Any) -> NDArray[np.int64] | None:
     return widths
 
 
-def _by_bytes(text: str, ids: Ids, spans: list[Span], widths: NDArray[np.int64]) -> Flags | None:
-    """By where tokens start in the UTF-8 text; None when the tokens are not the text's bytes one after the other."""
-    size = widths[ids]
-    starts = np.cumsum(size) - size
-    plain = text.isascii()
-    if (int(starts[-1] + size[-1]) if len(ids) else 0) != (len(text) if plain else len(text.encode("utf-8", "surrogatepass"))):
-        return None
-    trained = np.zeros(len(ids), dtype=np.bool_)
-    for span in spans:
-        first, last = np.searchsorted(starts, span if plain else [len(text[:c].encode("utf-8", "surrogatepass")) for c in span])
-        trained[first:last] = True
-    return trained
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def _by_bytes(
+    texts: list[str], spans: Sequence[list[Span]], ids: Ids, bounds: Bounds, widths: NDArray[np.int64]
+) -> tuple[Flags, list[bool]]:
+    """By where tokens start in the UTF-8 texts; and of each text whether its tokens are its bytes one after the other."""
+    ends = np.concatenate([[0], np.cumsum(widths[ids])])
+    first = ends[bounds[:-1]]  # where each text's tokens begin, counted over all tokens
+    lengths = np.fromiter(map(_bytes, texts), dtype=np.int64, count=len(texts))
+    fits = (ends[bounds[1:]] - first == lengths).tolist()
+    edges: list[int] = []
+    for text, base, right, wanted in zip(texts, first.tolist(), fits, spans, strict=True):
+        if right and text.isascii():
+            edges += [base + edge for span in wanted for edge in span]
+        elif right:
+            edges += [base + _bytes(text[:edge]) for span in wanted for edge in span]
+    marks = np.zeros(len(ids) + 1, dtype=np.int64)
+    at = np.searchsorted(ends[:-1], edges)
+    np.add.at(marks, at[::2], 1)
+    np.add.at(marks, at[1::2], -1)
+    return np.cumsum(marks[:-1]) > 0, fits
 
 
 def _by_offsets(encoding: Encoding, spans: list[Span]) -> tuple[Ids, Flags]:

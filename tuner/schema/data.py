@@ -79,6 +79,14 @@ class Contamination(StrEnum):
     stop = "stop"
 
 
+class Backend(StrEnum):
+    """What turns text into token ids; the ids are the same."""
+
+    auto = "auto"
+    huggingface = "huggingface"
+    fast = "fast"
+
+
 @dataclass(kw_only=True)
 class RowSource(Section):
     """Where rows are and how they are read. Local files are keyed by their content, Hub sets by id and revision."""
@@ -151,6 +159,9 @@ class Data(RowSource):
     """A row that cannot be read stops the run, or is skipped, counted and listed."""
     overlong: Overlong = opt(Overlong.truncate, affects="prepare")
     """Training rows beyond `task.max_length`: cut at the end, split into rows of that length (the last has the end of turn), or dropped."""
+    tokenizer: Backend = opt(Backend.auto)
+    """`fast`: fastokens (`pip install "tuner[fast]"`), after it wrote the same ids for a sample of the rows. `auto`: that where it is there
+    and the rows are many enough, else `huggingface`."""
     transforms: list[Any] = opt(factory=list, content="prepare baseline")
     """Steps that clean and choose rows, in order: `[strip_html, {filter: "len(text) > 20"}, {drop_near_duplicates: {threshold: 0.8}}]`;
     `tune ls transforms` has them all. Held-out rows get the steps that shape rows, and none that drops."""
