@@ -132,27 +132,33 @@ def quickstart(repeats: int) -> None:
 
 
 def data_prep(repeats: int) -> None:
-    """The same rows prepared (rendered, tokenized, masked, packed) by us and by TRL; the token ids and masks must be equal."""
+    """The same rows prepared (rendered, tokenized, masked, packed) by us (either tokenizer) and by TRL: ids and masks must be equal."""
     model = json.loads(subprocess_output([sys.executable, "-c", _MODEL]))["path"]
     talks = [json.loads(line)["messages"] for line in (ROOT / "tuner/conf/data/tickets/train.jsonl").read_text().splitlines()]
-    single = [[m[0], {"role": "user", "content": f"{m[1]['content']} ({i})"}, m[2]] for i in range(4) for m in talks]
-    several = [[m[0], *(x for n in range(6) for x in talks[(i + 37 * n) % len(talks)][1:])] for i, m in enumerate(talks)]
+    single = [[m[0], {"role": "user", "content": f"{m[1]['content']} ({i})"}, m[2]] for i in range(50) for m in talks]
+    several = [
+        [m[0], *(x for n in range(6) for x in talks[(i + k * 41 + 37 * n) % len(talks)][1:])]
+        for k in range(24)
+        for i, m in enumerate(talks)
+    ]
     found = {}
     with tempfile.TemporaryDirectory(prefix="tune-bench-") as folder:
         for name, rows in {"single turn": single, "six turns": several}.items():
             path = Path(folder) / "rows.jsonl"
             path.write_text("".join(json.dumps({"messages": m}) + "\n" for m in rows))
-            samples: dict[str, list[dict[str, float]]] = {"tune": [], "trl": []}
+            samples: dict[str, list[dict[str, float]]] = {"fast": [], "huggingface": [], "trl": []}
             for _ in range(repeats):
                 for side, taken in samples.items():
                     argv = [sys.executable, "-m", "benchmarks.prep", side, str(path), model, f"{folder}/{side}.npz"]
                     taken.append(json.loads(subprocess_output(argv)))
-            ours, theirs = (np.load(f"{folder}/{side}.npz") for side in samples)
-            different = sum(int(not np.array_equal(ours[key], theirs[key])) for key in ("ids", "trained"))
-            best = {side: min(taken, key=lambda s: s["cpu_s"]) for side, taken in samples.items()}
-            ratios = {key: round(best["trl"][key] / best["tune"][key], 2) for key in ("cpu_s", "wall_s")}
-            found[name] = best | {"ratio": ratios, "different arrays": different}
-            print(f"{name}: {found[name]}")
+            made = {side: np.load(f"{folder}/{side}.npz") for side in samples}
+            best: dict[str, dict[str, object]] = {side: dict(min(taken, key=lambda s: s["cpu_s"])) for side, taken in samples.items()}
+            for side in ("fast", "huggingface"):
+                ratios = {key: round(float(best["trl"][key]) / float(best[side][key]), 2) for key in ("cpu_s", "wall_s")}  # type: ignore[arg-type]
+                different = sum(int(not np.array_equal(made[side][key], made["trl"][key])) for key in ("ids", "trained"))
+                best[side] |= {"ratio": ratios, "different arrays": different}
+            found[name] = best
+            print("\n".join([f"{name}:", *(f"  {side:<12} {taken}" for side, taken in best.items())]))
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / "data-prep.json").write_text(json.dumps(found, indent=1) + "\n")
 

@@ -22,7 +22,7 @@ from tuner.registry import load
 from tuner.schema.data import Backend
 from tuner.schema.task import Sft
 
-SAMPLE = 150  # texts from the start, and as many spread over the rest
+SAMPLE = 100  # texts from the start, and as many spread over the rest
 WORTH_CHARACTERS = 2_000_000  # a second tokenizer and its check take 0.3 s, as the Hugging Face one needs for so much text
 SEGMENTS_BYTES = 64 << 20  # kept: what stands between special tokens, so that a system prompt is tokenized once
 AWKWARD = (

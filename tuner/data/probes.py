@@ -24,9 +24,12 @@ SENTINEL = re.compile(r"QqS(\d+)EqQ")
 
 def structure(messages: list[Message], tools: list[Any] | None) -> tuple[Any, ...] | None:
     """What the glue of most templates depends on; None where it holds text of the messages itself (tool calls, reasoning, parts)."""
-    if tools or any(not isinstance(m.get("content"), str) or len(m) > 2 or THOUGHT in m["content"] for m in messages):
+    if tools:
         return None
-    return tuple(m["role"] for m in messages)
+    for message in messages:
+        if len(message) > 2 or not isinstance(message.get("content"), str) or THOUGHT in message["content"]:
+            return None
+    return tuple([m["role"] for m in messages])
 
 
 def rendered(messages: list[Message], tools: list[Any] | None, tokenizer: PreTrainedTokenizerBase, **options: Any) -> str:

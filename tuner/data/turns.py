@@ -92,6 +92,8 @@ def message(turn: Any) -> Message:
     """One message as Transformers' templates take it."""
     if not isinstance(turn, dict):
         raise Misfit(f"a message is {kind_of(turn)}, not a mapping")
+    if len(turn) == 2 and turn.get("role") in KNOWN and isinstance(turn.get("content"), str):  # most are, of millions
+        return {"role": turn["role"], "content": turn["content"]}
     named, worded = ("from", "value") if "from" in turn else ("role", "content")
     role = text(turn, named)
     found: Message = {"role": ROLES.get(role, role)}
