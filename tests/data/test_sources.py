@@ -361,9 +361,8 @@ def test_training_rows_from_a_database_and_held_out_rows_from_a_file(database: s
 
 def test_hub_rows_know_their_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text(LINES, encoding="utf-8")
-    loaded = SimpleNamespace(
-        disable_progress_bars=lambda: None, load_dataset=lambda *_, **__: [json.loads(line) for line in LINES.splitlines()]
-    )
+    found = [json.loads(line) for line in LINES.splitlines()]
+    loaded = SimpleNamespace(disable_progress_bars=lambda: None, load_dataset=lambda *_, **__: found)
     monkeypatch.setattr("tuner.data.hub.load", lambda _: loaded)
     read = hub_rows(Data(id="org/set"), "train")
     assert (list(read), read.place(1)) == ([{"a": 1}, {"a": 2}], "org/set, row 2")
