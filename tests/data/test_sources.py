@@ -349,6 +349,7 @@ def test_held_out_rows_keep_their_places_and_skipped_ones_are_told(tmp_path: Pat
     assert given.told[0].startswith("7 rows could not be read")
     assert f"{path}:11" in given.told[1]
     assert "2 more" in given.told[-1]
+    assert splits.left_out(1) == "1 row could not be read and is left out"
 
 
 def test_training_rows_from_a_database_and_held_out_rows_from_a_file(database: str, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import random
+from collections.abc import Sequence
 from typing import Any
 
 from tuner.context import Run
@@ -13,7 +14,7 @@ from tuner.data import contamination
 from tuner.data.hub import hub_rows
 from tuner.data.load import Rows, read_rows
 from tuner.data.transform import apply, told
-from tuner.errors import GATE, TuneError
+from tuner.errors import GATE, Problem, TuneError
 from tuner.schema.data import Contamination, Data, Format
 from tuner.schema.transforms.reading import steps
 
@@ -84,10 +85,10 @@ def _split(run: Run) -> tuple[Rows, Rows]:
     if data.id:
         run.tell(f"asking the Hub for the dataset {data.id}")
     rows = hub_rows(data, data.split)[: data.limit] if data.id else read_rows(files.get("data.path", []), data, limit=data.limit)
-    _tell_skipped(run, rows)
+    tell_skipped(run, rows.skipped)
     if data.eval_path:
         held_out = read_rows(files["data.eval_path"], _of_files(data))
-        _tell_skipped(run, held_out)
+        tell_skipped(run, held_out.skipped)
         return rows, held_out
     if data.eval_split:
         return rows, hub_rows(data, data.eval_split, key="data.eval_split")
@@ -131,12 +132,17 @@ def _of_files(data: Data) -> Data:
     return dataclasses.replace(data, format=Format.auto) if data.format is Format.sql else data
 
 
-def _tell_skipped(run: Run, rows: Rows) -> None:
+def tell_skipped(run: Run, skipped: Sequence[Problem]) -> None:
     """What `data.on_error: skip` left out: counted, and the first few listed."""
-    if not rows.skipped:
+    if not skipped:
         return
-    run.tell(f"{len(rows.skipped)} rows could not be read and are left out (data.on_error=skip):")
-    for problem in rows.skipped[:MOST_SHOWN]:
+    run.tell(f"{left_out(len(skipped))} (data.on_error=skip):")
+    for problem in skipped[:MOST_SHOWN]:
         run.tell(f"  {problem.where}: {problem.what}")
-    if len(rows.skipped) > MOST_SHOWN:
-        run.tell(f"  … and {len(rows.skipped) - MOST_SHOWN} more: skipped.json of the prepared data has them all")
+    if len(skipped) > MOST_SHOWN:
+        run.tell(f"  … and {len(skipped) - MOST_SHOWN:,} more: skipped.json of the prepared data has them all")
+
+
+def left_out(count: int) -> str:
+    """`1 row could not be read and is left out`."""
+    return "1 row could not be read and is left out" if count == 1 else f"{count:,} rows could not be read and are left out"

@@ -17,7 +17,7 @@ from tuner.data.chat import TokenRow, answer_of, end_of_turn, how_turns_end, tok
 from tuner.data.layout import Layout, read_all, shared_system
 from tuner.data.load import Rows
 from tuner.data.masks import Masker
-from tuner.data.splits import held_out
+from tuner.data.splits import held_out, tell_skipped
 from tuner.data.store import TokenRows, write_packs, write_rows
 from tuner.data.turns import Example, is_silent
 from tuner.errors import BAD_RECIPE, GATE, Problem, TuneError
@@ -55,6 +55,7 @@ def prepare(run: Run, rows: Rows, folder: Path) -> None:
     tokenizer = tokenizer_of(run)
     layout, examples, misfits = _examples(run, rows)
     run.tell(f"the rows are laid out as {layout}")
+    tell_skipped(run, misfits)
     if any(e["tools"] for e in examples) and not Masker(tokenizer).knows_tools:
         run.tell("the model's chat template knows no tools: they are written as text, calls as <tool_call>{…}</tool_call>")
     if told := how_turns_end(tokenizer):
