@@ -83,7 +83,9 @@ def _data(run: Run) -> list[Finding]:
     masked = audit["rows_fully_masked"]
     turn = f"the end of turn {audit['end_of_turn']} is {'trained' if audit['end_of_turn_trained'] else 'NOT trained'}"
     text = f"{audit['share']:.1%} of the tokens are trained; {masked} rows have none and are left out; {overlong(audit)}; {turn}"
-    found.append({"name": "mask", "state": "warn" if masked or audit["rows_truncated"] else "ok", "text": text})
+    silent = audit.get("rows_without_answer", 0)
+    text += f"; {number(silent)} rows have an empty answer" if silent else ""
+    found.append({"name": "mask", "state": "warn" if masked or silent or audit["rows_truncated"] else "ok", "text": text})
     found += _cleaned(run)
     if run.recipe.eval.enabled:
         _task(run).check(run, held_out(run))

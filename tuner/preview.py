@@ -11,7 +11,7 @@ from tuner.context import Run
 from tuner.data import contamination
 from tuner.data.audit import overlong
 from tuner.data.load import Rows
-from tuner.data.splits import split
+from tuner.data.splits import left_out, split
 from tuner.data.transform import told
 from tuner.errors import OK, TuneError
 from tuner.pipeline import execute
@@ -88,6 +88,8 @@ def _print_statistics(data: dict[str, Any], audit: dict[str, Any]) -> None:
         "untrained": f"{number(audit['rows_fully_masked'])} rows have nothing to train and are left out",
         "duplicates": f"{number(train['duplicates'])} rows are the same as an earlier one",
     }
+    if silent := audit.get("rows_without_answer"):
+        lines["empty"] = f"{number(silent)} rows have an empty answer, which teaches only to stop"
     if (tokenizer := data.get("tokenizer", "huggingface")) != "huggingface":
         lines["tokenizer"] = f"{tokenizer}, which writes the same ids"
     if packs := data.get("packs"):
@@ -97,7 +99,7 @@ def _print_statistics(data: dict[str, Any], audit: dict[str, Any]) -> None:
     if (overlap := data.get("contamination")) and overlap["rows"]:
         lines["held out"] = contamination.told(overlap)
     if skipped := data.get("skipped"):
-        lines["skipped"] = f"{number(skipped['rows'])} rows could not be read, the first: {skipped['first'][0]}"
+        lines["skipped"] = f"{left_out(skipped['rows'])}; the first: {skipped['first'][0]}"
     for name, text in lines.items():
         table.add_row(name, text)
     out.print(table)

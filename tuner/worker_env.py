@@ -17,6 +17,7 @@ SETTINGS = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_VERBOSITY": "error",  # it warns of every retry; what fails in the end is told by us
     "TRANSFORMERS_VERBOSITY": "error",
+    "DATASETS_VERBOSITY": "critical",  # it reports what it raises, too
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
 }
 UNREACHABLE = "TUNER_HUB_UNREACHABLE"  # why, where it was found so

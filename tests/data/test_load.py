@@ -161,3 +161,23 @@ def test_a_file_that_is_gone_is_told(tmp_path: Path) -> None:
 def test_a_huge_csv_cell_is_read(tmp_path: Path) -> None:
     text = "x" * 200_000
     assert read_rows(write(tmp_path / "a.csv", f"prompt,completion\n{text},y\n")) == [{"prompt": text, "completion": "y"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "line", "what"),
+    [
+        (
+            "a.jsonl",
+            '{"prompt": "a"}\n{"prompt": "x", "completion": \n{"prompt": "b"}\n',
+            2,
+            'it breaks off here: {"prompt": "x", "completion":',
+        ),
+        ("a.jsonl", '{"prompt": "a"}\n{"prompt": \r\n', 2, 'it breaks off here: {"prompt":'),
+        ("a.json", '[{"prompt": "a"},\n{"prompt": "b",\n\n', 2, 'it breaks off here: {"prompt": "b",'),
+        ("a.jsonl", '{"prompt": "a"}\n\ufeff{"prompt": "b"}\n', 2, "a byte-order mark within the file"),
+    ],
+)
+def test_json_that_breaks_off_is_named_with_the_line_it_is_on(tmp_path: Path, name: str, text: str, line: int, what: str) -> None:
+    files = write(tmp_path / name, text)
+    found = problem(files)
+    assert (found.where, what in found.what) == (f"{files[0]}:{line}", True)

@@ -351,6 +351,7 @@ def test_held_out_rows_keep_their_places_and_skipped_ones_are_told(tmp_path: Pat
     assert given.told[0].startswith("7 rows could not be read")
     assert f"{path}:11" in given.told[1]
     assert "2 more" in given.told[-1]
+    assert splits.left_out(1) == "1 row could not be read and is left out"
 
 
 def test_training_rows_from_a_database_and_held_out_rows_from_a_file(database: str, tmp_path: Path) -> None:
@@ -363,9 +364,8 @@ def test_training_rows_from_a_database_and_held_out_rows_from_a_file(database: s
 
 def test_hub_rows_know_their_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text(LINES, encoding="utf-8")
-    loaded = SimpleNamespace(
-        disable_progress_bars=lambda: None, load_dataset=lambda *_, **__: [json.loads(line) for line in LINES.splitlines()]
-    )
+    found = [json.loads(line) for line in LINES.splitlines()]
+    loaded = SimpleNamespace(disable_progress_bars=lambda: None, load_dataset=lambda *_, **__: found)
     monkeypatch.setattr("tuner.data.hub.load", lambda _: loaded)
     read = hub_rows(Data(id="org/set"), "train")
     assert (list(read), read.place(1)) == ([{"a": 1}, {"a": 2}], "org/set, row 2")

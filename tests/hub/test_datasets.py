@@ -1,4 +1,4 @@
-"""Hub datasets by the real client from a Hub on this machine: configurations, split expressions, revisions, private sets, absent ones."""
+"""Hub datasets by the real client from a Hub on this machine: configurations, splits, revisions, private sets, what is absent."""
 
 from __future__ import annotations
 

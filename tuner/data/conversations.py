@@ -22,7 +22,7 @@ from tuner.data.layout import Layout, read_all, shared_system
 from tuner.data.load import Rows
 from tuner.data.masks import Masker
 from tuner.data.mix import Part, parts
-from tuner.data.splits import held_out, split
+from tuner.data.splits import held_out, split, tell_skipped
 from tuner.data.store import as_labels, best_fit, write_packs, write_rows
 from tuner.data.stream import Stream
 from tuner.data.tokens import Encoder
@@ -69,6 +69,7 @@ def prepare(run: Run, rows: Rows, tokenizer: PreTrainedTokenizerBase, task: Sft,
     examples = [example for source in found for example in source.examples]
     for source in found:
         run.tell(f"{f'{source.name}: ' if source.name else ''}the rows are laid out as {source.layout}")
+        tell_skipped(run, source.misfits)
     if any(e["tools"] for e in examples) and not Masker(tokenizer).knows_tools:
         run.tell("the model's chat template knows no tools: they are written as text, calls as <tool_call>{…}</tool_call>")
     if told := how_turns_end(tokenizer):

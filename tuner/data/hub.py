@@ -86,5 +86,5 @@ def _told(error: Exception, data: Data, split: str, key: str) -> TuneError:
     if said.startswith("Unrecognized instruction"):
         fix = "write it as `train`, `train[:1000]`, `train[10%:20%]` or `train+test`"
         return TuneError(f"not a split expression: `{split}`", key, fix, code=BAD_RECIPE)
-    fix = "check the id, the revision and the network; a private set needs HF_TOKEN; rows in files go under `data.path`"
+    fix = "check the id, the revision, the network (a private set needs HF_TOKEN), or use local rows with `data.path`"
     return TuneError(f"cannot load the dataset {data.id}: {said[:300]}", f"{section}.id", fix, code=ENVIRONMENT)

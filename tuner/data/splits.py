@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tuner.data.kept import kept
 from tuner.data.load import Rows, read_rows
 from tuner.data.mix import Part, drawn, parts, sizes
 from tuner.data.transform import apply, told
-from tuner.errors import GATE, TuneError
+from tuner.errors import GATE, Problem, TuneError
 from tuner.schema.data import Contamination, Data, Format, source_key
 from tuner.schema.transforms.reading import steps
 
@@ -95,7 +96,7 @@ def _split(run: Run) -> tuple[Rows, Rows, dict[str, Any]]:
     if data.eval_path:
         held_out = [Rows()] * len(read)
         apart = read_rows(run.plan.files["data.eval_path"], _of_files(data))
-        _tell_skipped(run, apart)
+        tell_skipped(run, apart.skipped)
     elif data.eval_split:
         held_out, apart = [Rows()] * len(read), hub_rows(data, data.eval_split, key="data.eval_split")
     elif beginnings:
@@ -133,7 +134,7 @@ def _read_part(run: Run, part: Part) -> Rows:
         run.tell(f"asking the Hub for the dataset {data.id}")
         return hub_rows(data, data.split, key=source_key(part.name, "split"))[: data.limit]
     rows = read_rows(part.files, data, limit=data.limit)
-    _tell_skipped(run, rows)
+    tell_skipped(run, rows.skipped)
     return rows
 
 
@@ -186,12 +187,17 @@ def _of_files(data: Data) -> Data:
     return dataclasses.replace(data, format=Format.auto) if data.format is Format.sql else data
 
 
-def _tell_skipped(run: Run, rows: Rows) -> None:
+def tell_skipped(run: Run, skipped: Sequence[Problem]) -> None:
     """What `data.on_error: skip` left out: counted, and the first few listed."""
-    if not rows.skipped:
+    if not skipped:
         return
-    run.tell(f"{len(rows.skipped)} rows could not be read and are left out (data.on_error=skip):")
-    for problem in rows.skipped[:MOST_SHOWN]:
+    run.tell(f"{left_out(len(skipped))} (data.on_error=skip):")
+    for problem in skipped[:MOST_SHOWN]:
         run.tell(f"  {problem.where}: {problem.what}")
-    if len(rows.skipped) > MOST_SHOWN:
-        run.tell(f"  … and {len(rows.skipped) - MOST_SHOWN} more: skipped.json of the prepared data has them all")
+    if len(skipped) > MOST_SHOWN:
+        run.tell(f"  … and {len(skipped) - MOST_SHOWN:,} more: skipped.json of the prepared data has them all")
+
+
+def left_out(count: int) -> str:
+    """`1 row could not be read and is left out`."""
+    return "1 row could not be read and is left out" if count == 1 else f"{count:,} rows could not be read and are left out"

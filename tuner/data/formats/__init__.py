@@ -86,4 +86,4 @@ def _guarded(source: Source, form: Format) -> Iterator[Found]:
         reason = str(error) or type(error).__name__
         where = place(source.name, number + 1, form) if number else source.name
         fix = "it is cut off or damaged: fetch or write it again"
-        yield number + 1, Problem(what=f"cannot be read on: {reason}", where=where, fix=fix)
+        yield number + 1, Problem(what=f"all from here on is unread: {reason}", where=where, fix=fix)

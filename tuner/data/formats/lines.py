@@ -89,6 +89,13 @@ def _row(source: Source, value: Any, text: str, *, line_number: int | None = Non
 
 
 def _not_json(source: Source, text: str, error: Exception, line: int) -> Problem:
+    if isinstance(error, json.JSONDecodeError) and text.startswith("\ufeff"):
+        fix = "take it out: files with such a mark were put together"
+        return source.problem("a byte-order mark within the file", line=line, fix=fix)
+    if isinstance(error, json.JSONDecodeError) and error.pos >= (end := len(text.rstrip())):
+        begin = text.rfind("\n", 0, end) + 1
+        what = f"not valid JSON: it breaks off here: {excerpt(text[begin:end], end - begin)}"
+        return source.problem(what, line=line + text.count("\n", 0, end))
     if isinstance(error, json.JSONDecodeError):
         start = text.rfind("\n", 0, error.pos) + 1
         shown = excerpt(text[start:].partition("\n")[0], error.colno)

@@ -170,7 +170,8 @@ def _batches(source: Source, kind: str, opened: Callable[[Any], Iterator[Any]]) 
     except _UNREADABLE as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         fix = "it is cut off or damaged: fetch or write it again; or it is something else: set `data.format`"
-        yield number + 1, source.problem(f"cannot be read as {kind}: {reason}", row=number + 1 if number else None, fix=fix)
+        what = f"all from here on is unread: {reason}" if number else f"cannot be read as {kind}: {reason}"
+        yield number + 1, source.problem(what, row=number + 1 if number else None, fix=fix)
 
 
 def _values(batch: Any) -> list[Row | str]:
