@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 from tuner.errors import BUG, INTERRUPTED, OK, TuneError
+from tuner.extensions import load_planned
 from tuner.plan import Plan, read_plan
 from tuner.recipe_file import write_recipe
 from tuner.registry import load, load_extensions
@@ -32,6 +33,7 @@ def main(argv: list[str]) -> int:
     try:
         load_extensions()
         plan = read_plan(Path(argv[0]))
+        load_planned(plan.extensions)
         if "--check" in argv:
             return int(
                 load("tuner.checkup").report(_make_run(plan, tell=_silent if "--json" in argv else out.print), as_json="--json" in argv)

@@ -236,7 +236,7 @@ def test_ls_transforms(capsys: pytest.CaptureFixture[str]) -> None:
     )
     found = json.loads(told(capsys, "ls", "transforms", "--json"))
     assert len(found) >= 40
-    assert {"name", "doc", "drops", "held_out", "example"} == set(found[0])
+    assert {"name", "doc", "drops", "held_out", "example", "origin"} == set(found[0])
     assert all(item["doc"] and item["example"] for item in found)
 
 
