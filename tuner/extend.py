@@ -148,4 +148,5 @@ def _field(parameter: inspect.Parameter) -> Any:
 def _documented(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
     """(what the function is for, what its parameters are): the docstring's first paragraph, and its lines `name: text`."""
     text = inspect.getdoc(function) or ""
-    return text.split("\n\n")[0], dict(re.findall(r"^\s*(\w+)(?: \([^)]*\))?: (.+)$", text, re.MULTILINE))
+    found = re.findall(r"^\s*(\w+)(?: \([^)]*\))?: (.+)$", text, re.MULTILINE)
+    return text.split("\n\n")[0], {name: about if about.endswith(".") else f"{about}." for name, about in found}

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from tuner.errors import TuneError
-from tuner.registry import ORIGINS, Origin, forget, kinds, load_extensions, origin
+from tuner.registry import Origin, comes_from, forget, kinds, load_extensions, origin
 from tuner.schema.base import Section
 from tuner.schema.recipe import Recipe
 from tuner.schema.transforms.reading import name_of
@@ -65,12 +65,13 @@ def _read(path: Path) -> tuple[Path, bytes]:
 def _load(path: Path, content: bytes) -> Origin:
     name = f"tuner_own_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
     source = Origin(name=path.name, identity=hashlib.sha256(content).hexdigest(), path=str(path))
-    if name in sys.modules and ORIGINS.get(name) == source and any(cls.__module__ == name for cls in kinds("transform").values()):
+    if any(cls.__module__ == name and origin(cls) == source for cls in kinds("transform").values()):  # read already, in this process
         return source
     forget(name)
     module = ModuleType(name, f"{path}")
     module.__file__ = str(path)
-    sys.modules[name], ORIGINS[name] = module, source
+    sys.modules[name] = module
+    comes_from(name, source)
     try:
         exec(compile(content, str(path), "exec", dont_inherit=True), module.__dict__)
     except TuneError:

@@ -27,7 +27,7 @@ class Origin:
     path: str = ""
 
 
-ORIGINS: dict[str, Origin] = {}  # by the module, or the package, that a class is of
+_ORIGINS: dict[str, Origin] = {}  # by the module, or the package, that a class is of
 
 
 def kind(group: str, name: str) -> Callable[[type[T]], type[T]]:
@@ -46,6 +46,11 @@ def kinds(group: str) -> dict[str, type]:
     return _KINDS.get(group, {})
 
 
+def comes_from(package: str, source: Origin) -> None:
+    """Notes where the kinds of a package, or of a module of its own, come from."""
+    _ORIGINS[package] = source
+
+
 def forget(module: str) -> None:
     """Takes out the kinds that a module registered, before it is read anew."""
     for found in _KINDS.values():
@@ -55,7 +60,7 @@ def forget(module: str) -> None:
 
 def origin(cls: type) -> Origin | None:
     """Where a kind comes from; None for those that we ship."""
-    return ORIGINS.get(cls.__module__.partition(".")[0])
+    return _ORIGINS.get(cls.__module__.partition(".")[0])
 
 
 def load_extensions() -> list[str]:
@@ -72,7 +77,7 @@ def load_extensions() -> list[str]:
             fix = "mend or uninstall it: every command loads what is installed for the group `tuner.extensions`"
             what = f"the extension {from_package.name} cannot be loaded: {type(error).__name__}: {error}"
             raise TuneError(what, point.value, fix, code=ENVIRONMENT) from error
-        ORIGINS[point.module.partition(".")[0]] = from_package
+        comes_from(point.module.partition(".")[0], from_package)
     return [point.name for point in points]
 
 

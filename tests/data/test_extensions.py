@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from importlib.metadata import Distribution, EntryPoint
 from pathlib import Path
 from typing import Any
@@ -58,15 +57,7 @@ def noisy(row: dict, rng: random.Random, *, column: str = "prompt") -> dict:
 '''
 
 
-@pytest.fixture(autouse=True)
-def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What a test registers is gone after it."""
-    monkeypatch.setattr(registry, "_KINDS", {group: dict(found) for group, found in registry._KINDS.items()})
-    monkeypatch.setattr(registry, "ORIGINS", registry.ORIGINS)
-    before = dict(registry.ORIGINS)
-    yield
-    registry.ORIGINS.clear()
-    registry.ORIGINS.update(before)
+pytestmark = pytest.mark.usefixtures("own_kinds")
 
 
 def own(folder: Path, text: str = OWN) -> Path:
@@ -103,7 +94,7 @@ def test_keyword_parameters_are_settings_and_the_return_type_says_what_it_may_do
     shapes = {name: (describe(name).drops, describe(name).held_out) for name in ("shout", "even", "twice", "noisy")}
     assert shapes == {"shout": (False, True), "even": (True, False), "twice": (True, False), "noisy": (False, False)}
     about = describe("shout")
-    assert (about.doc, about.origin, about.arguments[1].doc) == ("Says it louder.", "extensions.py", "what stands at the end")
+    assert (about.doc, about.origin, about.arguments[1].doc) == ("Says it louder.", "extensions.py", "what stands at the end.")
     assert [(a.name, a.type, a.default) for a in about.arguments] == [
         ("column", "str", "prompt"),
         ("mark", "str", "!"),
