@@ -11,6 +11,15 @@ from tuner.schema.base import opt
 from tuner.schema.expression import columns_in, expression_problem, parse_expression, pattern_problem
 from tuner.schema.transforms.base import Transform
 
+# What py3langid 0.4 tells apart (a test compares them).
+_CODES = """
+ace af am an ar ary arz as az ba bcl be bg bn br bs ca crh cs cy da de dz el en eo es et eu ext fa fi fo fr fuv fy ga gcf gcr gd
+gl gom grc gu gug guw ha hbo he hi hr ht hu hy id ig is it ja jv ka kab kik kk km kn ko ku ky la lb lg lij ln lo lt ltg lv mg mk
+ml mn mr ms mt my ne nl nn no nso oc om or pa pcm pl ps pt qu ro ru rw sa sdh se si sk sl sn so sq sr st sv sw ta te tg th tk tl
+tr tt ug uk ur uz uzs vec vi vo wa wuu xh yo yue zh zu
+"""
+LANGUAGES = frozenset(_CODES.split())
+
 
 @dataclass(kw_only=True)
 class Filter(Transform):
@@ -136,14 +145,24 @@ class KeepValues(Transform):
 @kind("transform", "language")
 @dataclass(kw_only=True)
 class Language(Filter):
-    """Keeps rows in these languages, told by py3langid out of 97; what is too short to tell stays."""
+    """Keeps rows in these languages, told by py3langid out of 139; what is too short to tell stays."""
 
     main = "keep"
     example = "language: [de, en]"
     keep: list[str] = opt()
-    """Two-letter codes (ISO 639-1)."""
+    """Codes of two letters (ISO 639-1), or of three where there are none (ISO 639-3)."""
     min_letters: int = opt(20, ge=1)
     """A text with fewer letters is not judged; a Chinese or Japanese character counts as four."""
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Each is a language that can be told."""
+        for code in sorted({code.lower() for code in self.keep} - LANGUAGES):
+            fix = (
+                '`no` without quotation marks is false in YAML: write `"no"`'
+                if code == "false"
+                else f"one of {', '.join(sorted(LANGUAGES))}"
+            )
+            yield f"no language has the code `{code}`", fix
 
 
 @kind("transform", "script")
