@@ -45,7 +45,7 @@ def opened(folder: Path) -> Any:
 
     from tuner.checks import RULES
     from tuner.context import Run
-    from tuner.data.conversations import stream
+    from tuner.data.streamed import stream
     from tuner.plan import make_plan
     from tuner.schema.compose import compose
     from tuner.tasks.sft import tokenizer_of

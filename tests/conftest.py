@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tuner import registry
+
 # Before any library reads them. The model cache stays the person's own, so that a converted model is there for all tests that want one.
 os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "WANDB_MODE": "offline"}
 os.environ.pop("HF_TOKEN", None)
@@ -22,6 +24,13 @@ def write_rows(path: Path, count: int, *, start: int = 0) -> Path:
     lines = [json.dumps({"prompt": f"question {start + i}", "completion": f"answer {start + i}"}) for i in range(count)]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
+
+
+@pytest.fixture
+def own_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the test registers is gone after it."""
+    monkeypatch.setattr(registry, "_KINDS", {group: dict(found) for group, found in registry._KINDS.items()})
+    monkeypatch.setattr(registry, "_ORIGINS", dict(registry._ORIGINS))
 
 
 @pytest.fixture

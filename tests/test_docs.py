@@ -4,6 +4,7 @@ Code blocks say in their first line how they are tested (the rest of an info str
 
     ```yaml recipe      a whole recipe: it plans          ```yaml file my.yaml   written before the page's commands and recipes
     ```yaml part        plans, given a model and rows     ```console run         its commands print just what stands below them
+    ```python file my.py    code of the reader's own, written likewise
     ```sh, ```console   every verb, flag and key exists; what has recipe= composes
 """
 
@@ -75,11 +76,11 @@ def each(chosen: list[Block]) -> pytest.MarkDecorator:
 def lay_out(page: Path, folder: Path) -> None:
     """Write the files that a page shows, and rows where its recipes look for them."""
     for block in blocks():
+        kind, _, name = block.tag.partition(" ")
+        if block.page == page and kind == "file":
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(block.text, encoding="utf-8")
         if block.page == page and block.language == "yaml":
-            kind, _, name = block.tag.partition(" ")
-            if kind == "file":
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                (folder / name).write_text(block.text, encoding="utf-8")
             data = yaml.safe_load(block.text).get("data", {})
             for path in (folder / str(data[key]).replace("*", "one") for key in ("path", "eval_path") if key in data):
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -124,7 +125,15 @@ def test_every_page_of_the_guide_is_in_its_index() -> None:
 
 
 def test_every_block_says_what_it_is() -> None:
-    known = {"yaml": ("recipe", "part", "file"), "console": ("", "run"), "sh": ("",), "text": ("",), "json": ("",), "toml": ("",)}
+    known = {
+        "yaml": ("recipe", "part", "file"),
+        "python": ("file",),
+        "console": ("", "run"),
+        "sh": ("",),
+        "text": ("",),
+        "json": ("",),
+        "toml": ("",),
+    }
     untold = [b.id for b in blocks() if b.tag.partition(" ")[0] not in known.get(b.language or "text", ())]
     assert untold == []
 
@@ -143,6 +152,7 @@ def test_a_recipe_of_the_guide_plans(block: Block, project: Path) -> None:
     assert {"prepare", "train"} <= {s.name for s in plan.stages}
 
 
+@pytest.mark.usefixtures("own_kinds")
 @each([b for b in blocks() if b.language == "console" and b.tag == "run"])
 def test_a_command_of_the_guide_prints_what_is_shown(block: Block, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lay_out(block.page, project)

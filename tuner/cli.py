@@ -10,6 +10,7 @@ from tuner.commands import VERBS
 FLAGS = {
     "dry_run=true": "print the plan and stop: stages, steps, tokens, parameters, memory, launch command",
     "refresh=true": "look again which commits the Hub revisions stand for",
+    "--extensions FILE --trust": "a Python file of your own with steps for `data.transforms`; its code runs with your rights",
     "--json": "print data as JSON, on every verb that prints data",
     "--version": "print the version",
     "--debug": "show the traceback of an error",

@@ -13,10 +13,11 @@ import hashlib
 import json
 from typing import Any
 
+from tuner.registry import kinds, origin
 from tuner.schema.base import Section, default_of, plain, said
 from tuner.schema.data import Contamination, Data, source_key
 from tuner.schema.recipe import Recipe
-from tuner.schema.transforms.reading import shapes_held_out
+from tuner.schema.transforms.reading import name_of, shapes_held_out
 
 VERSIONS = {"prepare": 1, "baseline": 1, "train": 1, "evaluate": 1, "publish": 1}
 
@@ -36,7 +37,8 @@ def key_values(recipe: Recipe, stage: str) -> dict[str, Any]:
             value = getattr(section, spec.name)
             if isinstance(value, Section):
                 if value.kind and stage in value.variant_affects.split():
-                    found[f"{prefix}{spec.name}"] = value.kind
+                    source = origin(type(value))
+                    found[f"{prefix}{spec.name}"] = [value.kind, source.identity] if source else value.kind
                 visit(value, f"{prefix}{spec.name}.")
             elif stage in spec.metadata["affects"] and value != default_of(spec):
                 found[f"{prefix}{spec.name}"] = plain(value)
@@ -56,6 +58,7 @@ def _world(recipe: Recipe, stage: str, content: dict[str, list[str]]) -> dict[st
         world |= {"mix": train["mix"], "seed": recipe.seed} if data.mix else {"train files": train["files"]}
         if data.transforms:
             world["transforms"] = plain(data.transforms)
+            world |= _identities("extensions", data.transforms)
         if data.contamination is not Contamination.report:  # what is told alone changes no row
             world["kept apart"] = [data.contamination.value, held_out]
         if "seed" in held_out and (share := data.eval_rows or data.eval_fraction):
@@ -64,6 +67,7 @@ def _world(recipe: Recipe, stage: str, content: dict[str, list[str]]) -> dict[st
         world["held out"] = held_out
         if shaping := [plain(item) for item in data.transforms if shapes_held_out(item)]:
             world["held out transforms"] = shaping
+            world |= _identities("held out extensions", shaping)
     return world
 
 
@@ -88,4 +92,12 @@ def _train_rows(data: Data, content: dict[str, list[str]]) -> dict[str, Any]:
     for name, source in data.mix.items():
         files = content.get(source_key(name, "path")) or content.get(source_key(name, "url"))
         mix[name] = {k: v for k, v in said(source).items() if k != "path"} | {"files": files}
+        mix[name] |= _identities("extensions", source.transforms)
     return {"mix": mix}
+
+
+def _identities(name: str, transforms: list[Any]) -> dict[str, Any]:
+    """Under `name`: the content of a person's own file, or another package's version, for each transform that is theirs."""
+    classes = {n: kinds("transform").get(n) for n in map(name_of, transforms)}
+    found = {n: source.identity for n, cls in classes.items() if cls is not None and (source := origin(cls))}
+    return {name: found} if found else {}

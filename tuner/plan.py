@@ -6,12 +6,13 @@ What makes a stage's key is told in keys.py.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import tuner
 from tuner.errors import TuneError
+from tuner.extensions import files_used
 from tuner.files import find_files, hashes, model_files
 from tuner.keys import content_key
 from tuner.runs import is_done, read_json, write_json
@@ -55,6 +56,8 @@ class Plan:
     files: dict[str, list[str]]
     content: dict[str, list[str]]
     stages: tuple[Stage, ...]
+    extensions: dict[str, str] = field(default_factory=dict)
+    """Files of a person's own that the recipe uses something of: path -> sha256."""
 
     def stage(self, name: str) -> Stage:
         """The stage called `name`; StopIteration is our bug: ask `has` first."""
@@ -129,12 +132,16 @@ def make_plan(composed: Composed) -> Plan:
         files=files,
         content=content,
         stages=stages,
+        extensions=files_used(recipe),
     )
 
 
-def amended(plan: Plan, recipe: Recipe, *, folder: Path) -> Plan:
-    """The run in `folder`, measured or published as `recipe` says. Training keeps its key, so data and model need not be here any more."""
-    fixed = {s.name: s.key for s in plan.stages if s.name in ("prepare", "train")}
+def amended(plan: Plan, recipe: Recipe, *, folder: Path, anew: tuple[str, ...]) -> Plan:
+    """The run in `folder`, measured or published as `recipe` says: stages but those `anew` keep their keys.
+
+    So data and model need not be here any more, and a push needs nothing that shapes rows.
+    """
+    fixed = {s.name: s.key for s in plan.stages if s.name not in anew}
     stages = _stages(recipe, plan.content, fixed=fixed, output=folder.parent.parent)
     before, after = flat(plan.load_recipe()), flat(recipe)
     origins = {k: "command line" if after[k] != before[k] else origin for k, origin in plan.origins.items()}

@@ -29,7 +29,7 @@ def write_recipe(plan: Plan) -> None:
         if "path" in source:
             source["path"] = _absolute(source["path"], plan.files.get(source_key(name, "path")))
     sections = {k: v for k, v in sections.items() if v != {}}
-    head = f"# {plan.name}: the resolved recipe of this run, by tune {plan.tuner}\n# run it again: tune recipe=recipe.yaml\n"
+    head = f"# {plan.name}: the resolved recipe of this run, by tune {plan.tuner}\n# run it again: tune recipe=recipe.yaml{_flags(plan)}\n"
     write_text(
         Path(plan.folder) / "recipe.yaml",
         head + yaml.safe_dump({"defaults": variants, **sections}, sort_keys=False, allow_unicode=True, width=140),
@@ -43,3 +43,8 @@ def _absolute(path: str | None, files: list[str] | None) -> str | None:
     if "*" in path:
         return str(Path(files[0]).parent / Path(path).name)
     return os.path.commonpath([os.path.dirname(f) for f in files]) if len(files) > 1 else files[0]
+
+
+def _flags(plan: Plan) -> str:
+    """The flags that name a person's own files, without their folders: the file may be published."""
+    return "".join(f" --extensions {Path(path).name}" for path in plan.extensions) + (" --trust" if plan.extensions else "")

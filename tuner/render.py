@@ -90,6 +90,8 @@ def print_plan(plan: Plan, size: Estimate, *, command: str) -> None:
         "memory": f"≈ {size.memory_bytes / 1e9:.1f} GB" if size.memory_bytes else "unknown until the model is here",
         "launch": command,
     }
+    if plan.extensions:
+        facts["own code"] = ", ".join(f"{shorten(path)} (sha256 {sha256[:12]}…)" for path, sha256 in plan.extensions.items())
     out.print()
     for name, text in facts.items():
         out.print(f"{name:<10} {escape(text)}")

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 from tuner.errors import BUG, INTERRUPTED, OK, TuneError
+from tuner.extensions import load_planned
 from tuner.plan import Plan, needs_hub, read_plan
 from tuner.recipe_file import write_recipe
 from tuner.registry import load, load_extensions
@@ -33,6 +34,7 @@ def main(argv: list[str]) -> int:
     try:
         load_extensions()
         plan = read_plan(Path(argv[0]))
+        load_planned(plan.extensions)
         if needs_hub(plan.load_recipe()) and (told := without_hub()):
             print_notes([told])
         if "--check" in argv:

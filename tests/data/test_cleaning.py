@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tuner.data.transforms.steps import library
 from tuner.errors import TuneError
 from tuner.pipeline import execute
 from tuner.runs import read_json
+from tuner.schema.transforms.filters import LANGUAGES
 from tuner.schema.transforms.reading import steps
 
 LONG = "the quick brown fox jumps over the lazy dog near the old river bank"
@@ -82,7 +84,6 @@ def test_draws_depend_on_the_seed_and_on_nothing_else() -> None:
         ('filter: "n > 1"', [{"n": 2}, {"n": None}], "the expression `n > 1` cannot be computed", "rows.jsonl:2", "mend the row"),
         ("explode: q", [{"q": "x"}], "`q` is no list: 'x'", "rows.jsonl:1", "mend the row"),
         ("sort_by: n", [{"n": 1}, {"n": "a"}], "cannot be compared", "rows.jsonl:1", "mend the row"),
-        ("language: [deu]", [{"t": "a"}], "no language has the code `deu`", "language.keep", "two letters: "),
         ("script: [Latn2]", [{"t": "a"}], "`script` does not know", "script.keep", "Latin, Cyrillic"),
         ("drop_matching: '^(a|aa)+$'", [{"t": "b"}, {"t": "a" * 60 + "b"}], "takes too long", "rows.jsonl:2", "mend the row"),
         ("replace: {pattern: '^(a|aa)+$'}", [{"t": "a" * 60 + "b"}], "takes too long", "rows.jsonl:1", "mend the row"),
@@ -93,6 +94,15 @@ def test_what_a_step_cannot_do_is_told_with_its_place(step: str, rows: list[dict
     assert what in problem.what
     assert problem.where == where
     assert fix in problem.fix
+
+
+def test_the_languages_are_those_of_the_library() -> None:
+    assert {
+        str(name) for name in library("py3langid.langid", "language").LanguageIdentifier.from_model_file("data/model.npz.xz").nb_classes
+    } == {
+        *LANGUAGES,
+        "zxx",
+    }
 
 
 def test_a_library_that_is_not_installed_is_told() -> None:
@@ -121,15 +131,55 @@ def overlap(train: list[dict[str, Any]], held_out: list[dict[str, Any]]) -> cont
     return contamination.overlap(rows_of(train), rows_of(held_out))
 
 
-def test_shared_word_grams_are_found_whatever_their_case_and_marks() -> None:
+def test_half_a_text_is_found_whatever_their_case_and_marks() -> None:
     found = overlap([{"t": "x " * 20}, {"q": "Oh! The QUICK brown fox; jumps over the lazy dog, then"}], [{"t": "none"}, {"t": LONG}])
     assert (found.rows, found.held_out, found.identical) == ([1], {1}, 0)
-    assert found.first == [{"row": "rows.jsonl:2", "held_out": "rows.jsonl:2", "shared": "the quick brown fox jumps over the lazy"}]
+    assert found.first == [
+        {"row": "rows.jsonl:2", "held_out": "rows.jsonl:2", "shared": "64% of 14 words: the quick brown fox jumps over the lazy dog"}
+    ]
 
 
-def test_seven_words_are_not_enough_and_columns_do_not_run_into_each_other() -> None:
-    assert overlap([{"t": "the quick brown fox jumps over the"}], [{"t": LONG}]).rows == []
+def test_a_stock_phrase_is_not_enough_and_columns_do_not_run_into_each_other() -> None:
+    assert overlap([{"t": "the quick brown fox jumps over cats"}], [{"t": LONG}]).rows == []
     assert overlap([{"a": "the quick brown fox", "b": "jumps over the lazy dog"}], [{"t": LONG}]).rows == []
+    question = "Sam had 30 apples and gave 12 of them away, how much money does he have left if an apple costs 2 dollars?"
+    assert (
+        overlap([{"q": "Tom sold two pens; how much money does he have left?", "a": "30 - 12 = 18 18 2 36"}], [{"q": question}]).rows == []
+    )
+    assert overlap([{"a": "30 - 12 = 18"}], [{"q": "x", "a": "30 - 12 = 18"}]).rows == [], "sums are alike everywhere"
+
+
+def test_a_question_is_found_with_another_answer_reworded_or_inside_a_longer_text() -> None:
+    held_out = [{"q": "Sam had thirty apples and gave twelve of them to his sister on Monday. How many are left?", "a": LONG * 3}]
+    told = [
+        {"q": held_out[0]["q"], "a": "no idea"},
+        {"q": held_out[0]["q"].replace("Sam", "Tom").replace("Monday", "Friday")},
+        {"messages": [{"role": "user", "content": f"Please solve this. {held_out[0]['q']} Thank you!"}]},
+    ]
+    assert overlap(told, held_out).rows == [0, 1, 2]
+
+
+def test_fifty_words_of_a_long_text_are_enough_and_what_one_speaker_says_is_one_part() -> None:
+    words = [f"w{chr(97 + n // 26)}{chr(97 + n % 26)}" for n in range(400)]
+    assert overlap([{"t": " ".join(words[100:150])}, {"t": " ".join(words[100:149])}], [{"t": " ".join(words)}]).rows == [0]
+    phrase = "sure i can help with that could you please tell me more"
+    talk = [
+        {"from": "human", "value": " ".join(words[:20])},
+        {"from": "gpt", "value": phrase},
+        {"from": "gpt", "value": " ".join(words[20:60])},
+    ]
+    train = [{"conversations": [{"from": "human", "value": "hello"}, {"from": "gpt", "value": phrase}], "tools": LONG}]
+    assert overlap(train, [{"conversations": talk, "tools": LONG}]).rows == []
+
+
+def test_few_rows_of_gsm8k_repeat_others_and_every_planted_one_is_found(shared_data: Path) -> None:
+    lines = (shared_data / "gsm8k" / "train.jsonl").read_text(encoding="utf-8").splitlines()[:3000]
+    rows = [json.loads(line) for line in lines]
+    held_out, train = rows[::10], [row for n, row in enumerate(rows) if n % 10]
+    assert len(overlap(train, held_out).rows) <= 0.005 * len(train), "one shared 8-gram, the rule before, tells of 5 %"
+    reworded = [{"q": re.sub(r"((?:\S+ ){11})\S+", r"\1else", row["question"])} for row in held_out]
+    assert len(overlap(reworded, held_out).rows) == len(held_out), "a word in twelve is another"
+    assert len(overlap([{"q": re.sub(r"\d+", "77", row["question"])} for row in held_out], held_out).rows) >= 0.95 * len(held_out)
 
 
 def test_a_short_row_counts_when_it_is_the_same() -> None:
@@ -193,8 +243,7 @@ def test_prepared_data_says_what_was_done(lab: Lab) -> None:
     about = data["contamination"]
     assert (about["rows"], about["share"], about["held_out"], about["held_out_rows"], about["done"]) == (10, 1.0, 1, 2, "report")
     assert any(
-        line.startswith("contamination: 10 training rows share 8 words in a row with 1 of 2 held-out rows; the first: ")
-        for line in lab.told
+        line.startswith("contamination: 10 training rows repeat half or more of 1 of 2 held-out rows; the first: ") for line in lab.told
     )
 
 
@@ -204,7 +253,7 @@ def test_contamination_is_dropped_or_a_gate(lab: Lab) -> None:
     kept, _ = split(run := lab.run(with_others, "data.contamination=drop"))
     assert [row["n"] for row in kept] == [n for n in range(20) if n % 7 != 3]
     assert facts(run)["contamination"]["rows"] == 3
-    with pytest.raises(TuneError, match="3 training rows share 8 words") as caught:
+    with pytest.raises(TuneError, match="3 training rows repeat half or more of 1 of 1") as caught:
         split(lab.run(with_others, "data.contamination=stop"))
     assert caught.value.code == 3
     with pytest.raises(TuneError, match="all 20 training rows hold parts") as caught:
@@ -217,7 +266,7 @@ def test_check_warns_of_contamination(lab: Lab, capsys: pytest.CaptureFixture[st
     found = {f["name"]: f for f in json.loads(capsys.readouterr().out)["findings"]}
     assert code == 0
     assert found["held out"]["state"] == "warn"
-    assert "10 training rows share 8 words in a row with 1 of 2 held-out rows" in found["held out"]["text"]
+    assert "10 training rows repeat half or more of 1 of 2 held-out rows" in found["held out"]["text"]
 
 
 def changed(lab: Lab, before: tuple[str, ...], after: tuple[str, ...]) -> set[str]:

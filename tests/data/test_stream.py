@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from tests.lab import Lab, make_lab, tiny_tokenizer
-from tuner.data.conversations import stream
 from tuner.data.formats import shards as shard_module
 from tuner.data.formats.shards import Shard, shards
 from tuner.data.heads import heads
 from tuner.data.splits import held_out, split
 from tuner.data.stream import Journal, Stream, schedule
+from tuner.data.streamed import stream
 from tuner.errors import TuneError
 from tuner.schema.data import Data
 

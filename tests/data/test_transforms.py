@@ -147,6 +147,26 @@ TALKS: list[tuple[str, list[list[str]], list[list[str]]]] = [
 ]  # fmt: skip
 
 
+# The same for conversations in several columns: a prompt, and what follows it
+PARTED: list[tuple[str, dict[str, list[str]], dict[str, list[str]] | None]] = [
+    ("min_turns: 3", {"prompt": ["user: a"], "completion": ["assistant: b"]}, None),
+    ("min_turns: 2", {"prompt": ["user: a"], "completion": ["assistant: b"]}, {"prompt": ["user: a"], "completion": ["assistant: b"]}),
+    ("max_turns: 2", {"prompt": ["user: a"], "chosen": ["assistant: b"], "rejected": ["assistant: b", "user: c"]}, None),
+    ("max_turns: 2", {"chosen": ["user: a", "assistant: b"], "rejected": ["user: a", "assistant: c"]}, {"chosen": ["user: a", "assistant: b"], "rejected": ["user: a", "assistant: c"]}),
+    ("max_turns: 2", {"prompt": ["user: a"], "chosen": ["user: a", "assistant: b"]}, {"prompt": ["user: a"], "chosen": ["user: a", "assistant: b"]}),
+    ("require_assistant_last", {"prompt": ["user: a"], "chosen": ["assistant: b"], "rejected": ["user: c"]}, None),
+    ("require_assistant_last", {"prompt": ["user: a"]}, {"prompt": ["user: a"]}),
+    ("require_alternation", {"prompt": ["user: a"], "completion": ["assistant: b"]}, {"prompt": ["user: a"], "completion": ["assistant: b"]}),
+    ("require_alternation", {"prompt": ["user: a", "assistant: b"], "completion": ["assistant: c"]}, None),
+    ("truncate_turns: 1", {"prompt": ["user: a", "assistant: b", "user: c"], "completion": ["assistant: d"]}, {"prompt": ["user: a", "assistant: b", "user: c"], "completion": ["assistant: d"]}),
+    ("truncate_turns: {most: 1, fields: [prompt]}", {"prompt": ["user: a", "assistant: b"]}, {"prompt": ["user: a"]}),
+    ("drop_last_user_turn", {"prompt": ["user: a"], "completion": ["assistant: b", "user: c"]}, {"prompt": ["user: a"], "completion": ["assistant: b"]}),
+    ("merge_same_role", {"prompt": ["user: a", "user: b"], "chosen": ["assistant: c"]}, {"prompt": ["user: a\n\nb"], "chosen": ["assistant: c"]}),
+    ("drop_system", {"prompt": ["system: s", "user: a"], "completion": ["assistant: b"]}, {"prompt": ["user: a"], "completion": ["assistant: b"]}),
+    ("drop_empty_turns", {"chosen": ["user: a", "assistant:  ", "assistant: b"]}, {"chosen": ["user: a", "assistant: b"]}),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(("step", "before", "after"), TEXTS)
 def test_a_text_is_changed_wherever_it_stands(step: str, before: str, after: str) -> None:
     row = {
@@ -182,6 +202,18 @@ def test_conversations_become(step: str, before: list[list[str]], after: list[li
         return {"conversations": [{"from": names[m["role"]], "value": m["content"]} for m in messages]}
 
     assert run(step, [talk(said) for said in before]) == [talk(said) for said in after]
+
+
+@pytest.mark.parametrize(("step", "before", "after"), PARTED)
+def test_conversations_in_several_columns_become(step: str, before: dict[str, list[str]], after: dict[str, list[str]] | None) -> None:
+    kept = {"prompt": "p", "completion": "a text is left alone"}
+    found = run(step, [kept, {name: turns(*said) for name, said in before.items()}])
+    assert found == [kept] + ([{name: turns(*said) for name, said in after.items()}] if after else [])
+
+
+def test_a_prompt_of_text_begins_the_conversation() -> None:
+    row = {"prompt": "hi", "chosen": turns("assistant: a"), "rejected": turns("assistant: b")}
+    assert run("require_alternation", [row]) == [row]
 
 
 def test_every_transform_has_a_case_and_an_example_that_can_be_read() -> None:

@@ -52,6 +52,8 @@ def faults(text: str, *overrides: str) -> list[Problem]:
         ("replace: {pattern: 'a', by: '\\2'}", "`replace`: '\\\\2' names group 2, and 'a' has 0", "groups are what stands in ( )"),
         ("scrub_pii: {keep: [emial]}", "`scrub_pii`: nothing is called `emial`", "did you mean `email`?"),
         ('filter: "lenn(text) > 3"', "`filter`: `lenn(…)` is no function of the language", "did you mean `len`?"),
+        ("language: [de, deu]", "`language`: no language has the code `deu`", "one of ace, af, am"),
+        ("language: [no]", "`language`: no language has the code `false`", 'write `"no"`'),
         ('filter: "len(text >"', "`filter`: not an expression: 'len(text >'", "write it as"),
         ('split_column: {column: a, by: "", into: [b]}', "`split_column`: `by` and `into` cannot be empty", "write `{column: pair"),
     ],
@@ -236,7 +238,7 @@ def test_ls_transforms(capsys: pytest.CaptureFixture[str]) -> None:
     )
     found = json.loads(told(capsys, "ls", "transforms", "--json"))
     assert len(found) >= 40
-    assert {"name", "doc", "drops", "held_out", "example"} == set(found[0])
+    assert {"name", "doc", "drops", "held_out", "example", "origin"} == set(found[0])
     assert all(item["doc"] and item["example"] for item in found)
 
 

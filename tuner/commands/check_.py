@@ -15,7 +15,7 @@ from tuner.commands.request import parse, planned
 
 def main(args: list[str]) -> int:
     """Compose and plan here; the rest needs torch and runs in a worker."""
-    request = parse(args)
+    request = parse(args, flags=("--json", "--extensions", "--trust"))
     plan = planned(request)
     with tempfile.TemporaryDirectory(prefix="tune-check-") as folder:
         path = Path(folder) / "plan.json"

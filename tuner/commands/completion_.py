@@ -52,7 +52,7 @@ complete -c tune -f -a '(tune completion --words (commandline -cp | string colle
 complete -c tune -F -n '__fish_seen_subcommand_from cp schema'
 """
 SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
-SHELL_FLAGS = ("--json", "--debug", "--help")
+SHELL_FLAGS = ("--json", "--extensions", "--trust", "--debug", "--help")
 TAKES_RUN = ("show", "eval", "report", "push", "try", "rm")
 TAKES_RECIPE = ("run", "show", "check")
 

@@ -5,27 +5,32 @@ tune eval quickstart eval.limit=50 eval.max_new_tokens=128
 
 from __future__ import annotations
 
+import dataclasses
+import shlex
 import sys
 from pathlib import Path
 
 from tuner.commands.amend import amend, run_again
 from tuner.commands.inventory import take_run
-from tuner.commands.request import parse
+from tuner.commands.request import extend, parse
 from tuner.commands.run_ import plan_path
 from tuner.errors import TuneError
+from tuner.extensions import files_used
 from tuner.files import hashes, is_remote
 from tuner.launch.local import submit
 from tuner.plan import Plan, amended, read_plan
-from tuner.render import out, print_json, print_result
+from tuner.registry import Origin
+from tuner.render import out, print_json, print_result, shorten
 from tuner.runs import read_json
 
 
 def main(args: list[str]) -> int:
     """Plan the run again with the given `eval.*` values and do what its evaluation needs."""
-    request = parse(args, words=1)
+    request = parse(args, flags=("--json", "--extensions", "--trust"), words=1)
     if not request.words:
         raise TuneError("evaluate which run?", "", "`tune eval RUN`; see `tune ls runs`")
-    plan = _plan(take_run(request), request.overrides)
+    loaded = extend(request)
+    plan = _plan(take_run(request), request.overrides, loaded)
     if plan.stage("evaluate").done and not request.json:
         out.print("already measured with these settings:")
         print_result(plan)
@@ -42,9 +47,10 @@ def main(args: list[str]) -> int:
     return 0
 
 
-def _plan(folder: Path, overrides: list[str]) -> Plan:
+def _plan(folder: Path, overrides: list[str], loaded: list[Origin]) -> Plan:
     """The run's plan, to be measured as asked now. Raises TuneError (code 2) for a run without a result, or when its rows have changed."""
     plan = read_plan(folder / "plan.json")
+    _same_code(plan, loaded, folder)
     if not plan.stage("train").done:
         raise TuneError(f"{plan.name} has not finished training", str(folder), "run its recipe again: it goes on where it stopped")
     for key, files in plan.files.items():
@@ -53,4 +59,18 @@ def _plan(folder: Path, overrides: list[str]) -> Plan:
             raise TuneError(f"the files of `{key}` are not what they were when the run was made", ", ".join(files), fix)
     recipe = amend(plan, overrides, section="eval", folder=folder)
     recipe.eval.enabled = True
-    return amended(plan, recipe, folder=folder)
+    made = amended(plan, recipe, folder=folder, anew=("baseline", "evaluate", "publish"))
+    return dataclasses.replace(made, extensions=files_used(recipe))
+
+
+def _same_code(plan: Plan, loaded: list[Origin], folder: Path) -> None:
+    """Raises TuneError (code 2) when the run's rows go through a person's own file, and that is not named now, or another than it was."""
+    contents = {source.identity for source in loaded}
+    for path, sha256 in plan.extensions.items():
+        if sha256 in contents:
+            continue
+        if any(Path(source.path).name == Path(path).name for source in loaded):
+            fix = f"put it back (sha256 {sha256}), or run its recipe again"
+            raise TuneError(f"{Path(path).name} is not what it was when the run was made", path, fix)
+        command = f"tune eval {shlex.quote(shorten(folder))} --extensions {shlex.quote(shorten(path))} --trust"
+        raise TuneError("the rows of this run go through code of your own, which is named anew each time", path, f"say `{command}`")

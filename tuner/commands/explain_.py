@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from tuner.commands.request import parse
+from tuner.commands.request import extend, parse
 from tuner.commands.transforms import explain_transform
 from tuner.errors import TuneError
-from tuner.registry import load_extensions
 from tuner.render import out, print_json, table
 from tuner.schema.describe import Key, describe, describe_option, keys_below, sections
 from tuner.schema.documents import list_options
@@ -24,8 +23,9 @@ from tuner.schema.walk import all_keys, suggest
 
 def main(args: list[str]) -> int:
     """Explain sections, one section or one key."""
-    request = parse([a.partition("=")[0] for a in args], words=1)  # `explain trainer.learning_rate=1e-4` asks about the key
-    load_extensions()
+    keys = [a if a.startswith("-") else a.partition("=")[0] for a in args]  # `explain trainer.learning_rate=1e-4` asks about the key
+    request = parse(keys, flags=("--json", "--extensions", "--trust"), words=1)
+    extend(request)
     if not request.words:
         return _overview(json=request.json)
     section, _, last = request.words[0].removeprefix("data.").partition(".")

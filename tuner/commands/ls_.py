@@ -8,10 +8,9 @@ from __future__ import annotations
 import dataclasses
 
 from tuner.commands.inventory import human_age, human_size, inspect_run, output_folder
-from tuner.commands.request import Request, parse
+from tuner.commands.request import Request, extend, parse
 from tuner.commands.transforms import list_transforms
 from tuner.errors import TuneError, nearest
-from tuner.registry import load_extensions
 from tuner.render import out, print_json, shorten, table
 from tuner.runs import list_runs
 from tuner.schema.describe import describe_option, sections
@@ -21,8 +20,8 @@ from tuner.schema.recipe import DEFAULTS, GROUPS
 
 def main(args: list[str]) -> int:
     """List what there is."""
-    request = parse(args, words=1)
-    load_extensions()
+    request = parse(args, flags=("--json", "--extensions", "--trust"), words=1)
+    extend(request)
     word = request.words[0] if request.words else ""
     listings = {"": _overview, "recipes": _recipes, "recipe": _recipes, "runs": _runs, "run": _runs}
     if word.removesuffix("s") == "transform":

@@ -17,7 +17,7 @@ from tuner.errors import TuneError
 
 def main(args: list[str]) -> int:
     """Compose and plan here; rows and tokenizer are the worker's."""
-    request = parse(args, flags=("--json", "--row"), words=1)
+    request = parse(args, flags=("--json", "--extensions", "--trust", "--row"), words=1)
     row = request.words[0] if request.words else ""
     if ("--row" in request.flags) != bool(row) or (row and not (row.isdigit() and int(row) > 0)):
         raise TuneError("`--row` takes a number, counted from 1", row, "as `tune preview recipe=my.yaml --row 7`")

@@ -38,7 +38,7 @@ def _plan(folder: Path, overrides: list[str]) -> Plan:
         raise TuneError(f"{plan.name} has not finished training", str(folder), f"finish it first: `tune {run_again(folder)}`")
     recipe = amend(plan, overrides, section="hub", folder=folder)
     recipe.hub.enabled = True
-    return amended(plan, recipe, folder=folder)
+    return amended(plan, recipe, folder=folder, anew=("publish",))
 
 
 def _publish(plan: Plan, *, tell: Callable[[str], None]) -> dict[str, object]:

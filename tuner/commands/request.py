@@ -6,13 +6,15 @@ from dataclasses import dataclass, field
 
 from tuner.checks import RULES
 from tuner.errors import TuneError, nearest
+from tuner.extensions import load_files
 from tuner.plan import Plan, make_plan
-from tuner.registry import load
+from tuner.registry import Origin, load
 from tuner.render import print_notes
 from tuner.schema.compose import Composed, compose
 from tuner.schema.documents import list_recipes
 
 SWITCHES = ("dry_run", "refresh")
+OWN = "--extensions"
 
 
 @dataclass
@@ -24,6 +26,7 @@ class Request:
     overrides: list[str] = field(default_factory=list)
     switches: set[str] = field(default_factory=set)
     flags: set[str] = field(default_factory=set)
+    extensions: list[str] = field(default_factory=list)
 
     @property
     def json(self) -> bool:
@@ -34,8 +37,12 @@ class Request:
 def parse(args: list[str], *, flags: tuple[str, ...] = ("--json",), words: int = 0) -> Request:
     """Sort a verb's arguments. Raises TuneError (code 2) for an unknown flag or a word too many."""
     request = Request()
-    for arg in args:
+    left = iter(args)
+    for arg in left:
         key, equals, value = arg.partition("=")
+        if key == OWN and OWN in flags:
+            request.extensions.append(_file(value if equals else next(left, "")))
+            continue
         if key == "-m":
             raise TuneError("`-m` starts a sweep, which this release does not have yet", arg, "run the recipe once for each value")
         if arg.startswith("-") and arg != "-":
@@ -60,6 +67,12 @@ def parse(args: list[str], *, flags: tuple[str, ...] = ("--json",), words: int =
     return request
 
 
+def _file(named: str) -> str:
+    if not named or named.startswith("-"):
+        raise TuneError(f"`{OWN}` needs a file", OWN, f"as `{OWN} extensions.py --trust`")
+    return named
+
+
 def _place(word: str, flags: tuple[str, ...]) -> str:
     """What a word that is too many was probably meant to be."""
     if word in SWITCHES:
@@ -77,8 +90,16 @@ def command_meant(args: list[str]) -> str:
     return f"recipe={word}" if word.endswith((".yaml", ".yml")) or word in list_recipes() else ""
 
 
+def extend(request: Request) -> list[Origin]:
+    """Load what other packages add, and the person's own files (returned). Raises TuneError (code 2) for a file without `--trust`."""
+    if "--trust" in request.flags and not request.extensions:
+        raise TuneError("`--trust` trusts the files of `--extensions`, and none is named", "--trust", f"add `{OWN} FILE`")
+    return load_files(request.extensions, trust="--trust" in request.flags)
+
+
 def composed(request: Request) -> Composed:
     """Compose the recipe that a request names. Raises TuneError (code 2) with all problems."""
+    extend(request)
     if not request.recipe:
         names = list(list_recipes())
         raise TuneError("which recipe?", "", f"say `recipe=NAME` or `recipe=FILE.yaml`; recipes: {', '.join(names[:12])}")

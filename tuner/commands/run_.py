@@ -21,7 +21,7 @@ from tuner.runs import lock, read_json
 
 def main(args: list[str]) -> int:
     """Run a recipe, or print its plan with dry_run=true."""
-    request = parse(args)
+    request = parse(args, flags=("--json", "--extensions", "--trust"))
     plan = planned(request)
     launcher = load(plan.load_recipe().launcher.impl)
     path = plan_path(plan)

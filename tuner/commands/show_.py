@@ -40,7 +40,7 @@ class Value:
 
 def main(args: list[str]) -> int:
     """Show a recipe, or the plan of a run."""
-    request = parse(args, flags=("--json", "--changed"), words=1)
+    request = parse(args, flags=("--json", "--extensions", "--trust", "--changed"), words=1)
     if request.words:
         return _show_run(request)
     found = composed(request)

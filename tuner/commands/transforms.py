@@ -14,9 +14,17 @@ def list_transforms(*, json: bool) -> None:
     """Every transform with what it does."""
     found = [describe(name) for name in names()]
     if json:
-        print_json([{"name": a.name, "doc": a.doc, "drops": a.drops, "held_out": a.held_out, "example": a.example} for a in found])
+        print_json(
+            [
+                {"name": a.name, "doc": a.doc, "drops": a.drops, "held_out": a.held_out, "example": a.example, "origin": a.origin}
+                for a in found
+            ]
+        )
         return
-    table(["transform", "what it does"], [[a.name, a.doc] for a in found])
+    table(["transform", "what it does"], [[a.name, a.doc] for a in found if a.origin == "tune"])
+    if added := [a for a in found if a.origin != "tune"]:
+        out.print()
+        table(["added", "from", "what it does"], [[a.name, a.origin, a.doc] for a in added])
     out.print("\nuse: `data: {transforms: [strip_html, {min_words: 5}]}`; arguments: `tune explain transforms.NAME`", markup=False)
 
 
@@ -31,7 +39,8 @@ def explain_transform(name: str, *, json: bool) -> int:
         print_json(dataclasses.asdict(about))
         return 0
     out.print(f"transforms.{name}\n  {about.doc}\n", markup=False)
-    for title, text in {"in a file": f"data: {{transforms: [{_inline(about)}]}}", "held-out rows": _held_out(about)}.items():
+    source = {} if about.origin == "tune" else {"from": about.origin}
+    for title, text in (source | {"in a file": f"data: {{transforms: [{_inline(about)}]}}", "held-out rows": _held_out(about)}).items():
         out.print(f"  {title:<13} {text}", markup=False)
     if about.arguments:
         out.print()

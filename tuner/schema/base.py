@@ -36,6 +36,8 @@ class Section:
     kind: ClassVar[str] = ""
     impl: ClassVar[str] = ""
     variant_affects: ClassVar[str] = ""
+    field_docs: ClassVar[dict[str, str] | None] = None
+    """What its own fields mean, where no source says it: a class that was made of a function (tuner/extend.py)."""
 
 
 def opt(
@@ -123,6 +125,9 @@ def _docs(cls: type) -> dict[str, str]:
     found: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         if base is object or not dataclasses.is_dataclass(base):
+            continue
+        if base.__dict__.get("field_docs") is not None:
+            found |= base.__dict__["field_docs"]
             continue
         body = next(n for n in ast.parse(inspect.getsource(base)).body if isinstance(n, ast.ClassDef)).body
         for node, after in pairwise(body):

@@ -166,7 +166,7 @@ class Data(RowSource):
     """Steps that clean and choose rows, in order: `[strip_html, {filter: "len(text) > 20"}, {drop_near_duplicates: {threshold: 0.8}}]`;
     `tune ls transforms` has them all. Held-out rows get the steps that shape rows, and none that drops."""
     contamination: Contamination = opt(Contamination.report, content="prepare")
-    """Training rows that share eight words in a row with held-out ones: counted and told, dropped, or a gate (exit code 3)."""
+    """Training rows that repeat half of a held-out one, or more: counted and told, dropped, or a gate (exit code 3)."""
     eval_path: str | None = opt(None, content="baseline")
     """Local file, glob or folder of held-out rows."""
     eval_split: str | None = opt(None, content="baseline")

@@ -13,12 +13,13 @@ from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, Trai
 from tuner.context import Run
 from tuner.data.audit import segments
 from tuner.data.chat import TokenRow, answer_of, tokenize
-from tuner.data.conversations import conversations, stream
+from tuner.data.conversations import conversations
 from tuner.data.conversations import prepare as prepare_conversations
 from tuner.data.load import Rows
 from tuner.data.splits import held_out
 from tuner.data.store import TokenRows, write_rows
 from tuner.data.stream import Stream
+from tuner.data.streamed import stream
 from tuner.errors import BAD_RECIPE, GATE, TuneError
 from tuner.eval.generate import answers, settings
 from tuner.eval.loss import row_losses

@@ -10,17 +10,41 @@ from tuner.data.transforms.steps import Row, Step, kept, mapped
 from tuner.data.turns import ROLES
 
 Turn = dict[str, Any]
-PARTS = ("prompt", "completion", "chosen", "rejected")  # a conversation's beginning or end: a rule for whole ones would be wrong there
+PARTS = ("prompt", "completion", "chosen", "rejected")  # of a conversation that stands in several columns
 WHOLE = ("messages", "conversations")
 
 
-def conversations(row: Row, fields: Sequence[str]) -> Iterator[tuple[str, list[Turn]]]:
-    """(column, messages) of each column that holds a whole conversation, or of `fields`."""
-    for name in fields or [n for n in row if n not in PARTS]:
-        value: Any = row.get(name)
-        is_talk = isinstance(value, list) and all(isinstance(t, dict) and ("role" in t or "from" in t) for t in value)
-        if is_talk and (value or fields or name in WHOLE):
+def talks(row: Row) -> Iterator[tuple[str, list[Turn]]]:
+    """(column, messages) of each column that holds messages, a conversation's beginnings and ends too."""
+    for name, value in row.items():
+        if (
+            isinstance(value, list)
+            and all(isinstance(t, dict) and ("role" in t or "from" in t) for t in value)
+            and (value or name in WHOLE)
+        ):
             yield name, value
+
+
+def _wholes(row: Row, fields: Sequence[str]) -> Iterator[list[Turn]]:
+    """The conversations of a row: a column of messages, or a prompt with what follows it (completion, chosen, rejected)."""
+    found = dict(talks(row))
+    if fields:
+        yield from (row[name] for name in fields if isinstance(row.get(name), list))
+        return
+    yield from (turns for name, turns in found.items() if name not in PARTS)
+    if not any(name in found for name in PARTS):
+        return
+    start = _as_turns(row.get("prompt"), "user")
+    for name in PARTS[1:]:
+        if end := _as_turns(row.get(name), "assistant"):
+            yield end if end[: len(start)] == start else start + end
+
+
+def _as_turns(value: Any, speaker: str) -> list[Turn]:
+    """Messages, or a text as one message."""
+    if isinstance(value, str):
+        return [{"role": speaker, "content": value}]
+    return value if isinstance(value, list) else []
 
 
 def role(turn: Turn) -> str:
@@ -35,12 +59,17 @@ def _spoken(turns: list[Turn]) -> list[Turn]:
 
 def _all(judge: Callable[[Any, list[Turn]], bool]) -> Step:
     """Keeps the rows all of whose conversations pass."""
-    return kept(lambda step: lambda row: all(judge(step, turns) for _, turns in conversations(row, step.fields)))
+    return kept(lambda step: lambda row: all(judge(step, turns) for turns in _wholes(row, step.fields)))
 
 
-def _each(change: Callable[[Any, list[Turn]], list[Turn]]) -> Step:
-    """Changes every conversation."""
-    return mapped(lambda step: lambda row: row | {name: change(step, turns) for name, turns in conversations(row, step.fields)})
+def _each(change: Callable[[Any, list[Turn]], list[Turn]], *, but: Sequence[str] = ()) -> Step:
+    """Changes the messages of every column, `but` of some where they are not asked for."""
+
+    def columns(step: Any, row: Row) -> Iterator[tuple[str, list[Turn]]]:
+        wanted = step.fields or [name for name in row if name not in but]
+        return talks({name: row[name] for name in wanted if name in row})
+
+    return mapped(lambda step: lambda row: row | {name: change(step, turns) for name, turns in columns(step, row)})
 
 
 def _alternate(step: Any, turns: list[Turn]) -> bool:
@@ -83,8 +112,8 @@ def _says_something(turn: Turn) -> bool:
 STEPS: dict[str, Step] = {
     "min_turns": _all(lambda step, turns: len(_spoken(turns)) >= step.least),
     "max_turns": _all(lambda step, turns: len(_spoken(turns)) <= step.most),
-    "truncate_turns": _each(_first_turns),
-    "drop_last_user_turn": _each(_without_last_user),
+    "truncate_turns": _each(_first_turns, but=PARTS),
+    "drop_last_user_turn": _each(_without_last_user, but=("prompt",)),
     "require_assistant_last": _all(lambda step, turns: bool(turns) and role(turns[-1]) == "assistant"),
     "require_alternation": _all(_alternate),
     "merge_same_role": _each(_merged),

@@ -65,9 +65,6 @@ def _identifier() -> Any:
 
 def _language(step: Any) -> Callable[[Row], bool]:
     identifier, wanted = _identifier(), {code.lower() for code in step.keep}
-    known = {str(name) for name in identifier.nb_classes}
-    for code in sorted(wanted - known):
-        raise TuneError(f"no language has the code `{code}`", "language.keep", f"two letters: {', '.join(sorted(known))}")
 
     def keep(row: Row) -> bool:
         text = whole_text(row, step.fields)[:JUDGED]

@@ -6,7 +6,10 @@ than before is a row changed, and the order is theirs. Rows are never changed in
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -67,14 +70,28 @@ def mapped(make: Callable[[Any], Callable[[Row], Row]]) -> Step:
                 made = change(row)
             except (ValueError, TypeError, OverflowError, RecursionError) as error:
                 raise Failed(index, str(error)) from error
-            yield index, row if made == row and _same_types(made, row) else made
+            yield index, row if same_row(made, row) else made
 
     return run
 
 
-def _same_types(a: Row, b: Row) -> bool:
-    """1, 1.0 and True are equal, and not the same."""
-    return list(a) == list(b) and all(type(a[k]) is type(b[k]) for k in a)
+def same_row(a: Row, b: Row) -> bool:
+    """Whether two rows are the same; 1, 1.0 and True are equal, and not the same."""
+    return a == b and list(a) == list(b) and all(type(a[k]) is type(b[k]) for k in a)
+
+
+def draws(rows: Sequence[Row], rng: random.Random) -> Iterator[random.Random]:
+    """Random numbers of its own for each row: the same whatever other rows there are, and others for each of several equal rows."""
+    seed, seen = rng.getrandbits(64), Counter[str]()
+    for row in rows:
+        key = hashlib.blake2b(json.dumps(row, sort_keys=True, default=_digest).encode(), digest_size=16).hexdigest()
+        yield random.Random(f"{seed}:{key}:{seen[key]}")
+        seen[key] += 1
+
+
+def _digest(value: Any) -> str:
+    """What no JSON is, as text: bytes by their content, other things (a picture that the Hub decoded) by their type."""
+    return hashlib.blake2b(value, digest_size=16).hexdigest() if isinstance(value, bytes) else type(value).__name__
 
 
 def change_texts(row: Row, fields: Sequence[str], change: Callable[[str], str]) -> Row:

@@ -15,7 +15,7 @@ class Chat(Transform):
 
     impl = "tuner.data.transforms.chat"
     fields: list[str] = opt(factory=list)
-    """Columns of messages; none: all that hold whole conversations (not `prompt`, `completion`, `chosen`, `rejected`)."""
+    """Columns of messages; none: all, and a `prompt` belongs to the `completion`, or to `chosen` and `rejected`, that follow it."""
 
 
 @kind("transform", "min_turns")
@@ -43,7 +43,7 @@ class MaxTurns(Chat):
 @kind("transform", "truncate_turns")
 @dataclass(kw_only=True)
 class TruncateTurns(Chat):
-    """Keeps the first `most` messages and the system message; held-out rows are left whole."""
+    """Keeps the first `most` messages and the system message, in columns of whole conversations; held-out rows are left whole."""
 
     main, held_out = "most", False
     example = "truncate_turns: 8"

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import MISSING
 
 import tuner.schema.transforms  # noqa: F401  (registers them)
-from tuner.registry import kinds
+from tuner.registry import kinds, origin
 from tuner.schema.base import default_of, docs, plain
 from tuner.schema.transforms.base import Transform, summary
 from tuner.schema.values import BOUNDS, type_name
@@ -30,7 +30,10 @@ class Argument:
 
 @dataclass(frozen=True, kw_only=True)
 class About:
-    """One transform. `held_out`: whether held-out rows get it too; `example`: an item of `data.transforms`."""
+    """One transform. `held_out`: whether held-out rows get it too; `example`: an item of `data.transforms`.
+
+    `origin`: "tune", or the file or the package that it comes from.
+    """
 
     name: str
     doc: str
@@ -39,6 +42,7 @@ class About:
     arguments: tuple[Argument, ...]
     example: str
     family: str
+    origin: str
 
 
 def names() -> list[str]:
@@ -57,6 +61,7 @@ def describe(name: str) -> About:
         held_out=cls.held_out and not cls.drops,
         arguments=tuple(_argument(cls, spec) for spec in dataclasses.fields(cls)),
         example=cls.example or name,
+        origin=source.name if (source := origin(cls)) else "tune",
         family=cls.__module__.rpartition(".")[2],
     )
 

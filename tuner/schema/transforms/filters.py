@@ -11,6 +11,15 @@ from tuner.schema.base import opt
 from tuner.schema.expression import columns_in, expression_problem, parse_expression, pattern_problem
 from tuner.schema.transforms.base import Transform
 
+# What py3langid 0.4 tells apart (a test compares them).
+_CODES = """
+ace af am an ar ary arz as az ba bcl be bg bn br bs ca crh cs cy da de dz el en eo es et eu ext fa fi fo fr fuv fy ga gcf gcr gd
+gl gom grc gu gug guw ha hbo he hi hr ht hu hy id ig is it ja jv ka kab kik kk km kn ko ku ky la lb lg lij ln lo lt ltg lv mg mk
+ml mn mr ms mt my ne nl nn no nso oc om or pa pcm pl ps pt qu ro ru rw sa sdh se si sk sl sn so sq sr st sv sw ta te tg th tk tl
+tr tt ug uk ur uz uzs vec vi vo wa wuu xh yo yue zh zu
+"""
+LANGUAGES = frozenset(_CODES.split())
+
 
 @dataclass(kw_only=True)
 class Filter(Transform):
@@ -136,14 +145,24 @@ class KeepValues(Transform):
 @kind("transform", "language")
 @dataclass(kw_only=True)
 class Language(Filter):
-    """Keeps rows in these languages, told by py3langid out of 97; what is too short to tell stays."""
+    """Keeps rows in these languages, told by py3langid out of 139; what is too short to tell stays."""
 
     main = "keep"
     example = "language: [de, en]"
     keep: list[str] = opt()
-    """Two-letter codes (ISO 639-1)."""
+    """Codes of two letters (ISO 639-1), or of three where there are none (ISO 639-3)."""
     min_letters: int = opt(20, ge=1)
     """A text with fewer letters is not judged; a Chinese or Japanese character counts as four."""
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Each is a language that can be told."""
+        for code in sorted({code.lower() for code in self.keep} - LANGUAGES):
+            fix = (
+                '`no` without quotation marks is false in YAML: write `"no"`'
+                if code == "false"
+                else f"one of {', '.join(sorted(LANGUAGES))}"
+            )
+            yield f"no language has the code `{code}`", fix
 
 
 @kind("transform", "script")
@@ -164,9 +183,8 @@ class Script(Filter):
 class DropDuplicates(Transform):
     """Keeps the first of rows that are the same, in all columns or in `fields`; with `loose`, but for case, marks and space."""
 
-    whole_set = True
     impl = "tuner.data.transforms.duplicates"
-    main, drops = "fields", True
+    main, drops, whole_set = "fields", True, True
     example = "drop_duplicates: [prompt]"
     fields: list[str] = opt(factory=list)
     """Columns that are compared."""
@@ -179,9 +197,8 @@ class DropDuplicates(Transform):
 class DropConflicting(Transform):
     """Drops all rows that are the same in `fields` and differ in `column`: one text, two labels."""
 
-    whole_set = True
     impl = "tuner.data.transforms.duplicates"
-    drops, columns = True, ("fields", "column")
+    drops, whole_set, columns = True, True, ("fields", "column")
     example = "drop_conflicting: {fields: [text], column: label}"
     fields: list[str] = opt()
     """Columns that are compared."""
@@ -194,9 +211,8 @@ class DropConflicting(Transform):
 class DropNearDuplicates(Filter):
     """Keeps the first of rows whose texts are nearly the same: Jaccard likeness of word 3-grams, estimated by MinHash (rensa)."""
 
-    whole_set = True
     impl = "tuner.data.transforms.duplicates"
-    main = "threshold"
+    main, whole_set = "threshold", True
     example = "drop_near_duplicates: {threshold: 0.8}"
     threshold: float = opt(0.8, ge=0.3, le=1)
     """Likeness from which a row counts as the same as an earlier one."""

@@ -17,6 +17,7 @@ from tuner.schema.values import check_value
 
 Fault = tuple[str, str]  # (what is wrong, what to do)
 HOW = "write a name, or `name: arguments`, as `- strip_html` or `- min_chars: 20`"
+OWN = "see `tune ls transforms`; one of your own comes with `--extensions FILE --trust`"
 # What other tools and other spellings call them.
 ALSO = {
     "dedup": "drop_duplicates",
@@ -65,6 +66,11 @@ def faults(items: list[Any]) -> Iterator[tuple[int, str, str]]:
         yield from ((index, what, fix) for what, fix in read_step(item)[1])
 
 
+def name_of(item: Any) -> str:
+    """The name of the transform that an item stands for; empty where it has none."""
+    return str(next(iter(item), "") if isinstance(item, dict) else item)
+
+
 def shapes_held_out(item: Any) -> bool:
     """Whether held-out rows get a step too."""
     step, _ = read_step(item)
@@ -83,7 +89,7 @@ def read_step(item: Any) -> tuple[Transform | None, list[Fault]]:
     cls = kinds("transform").get(str(name))
     if cls is None:
         guess = nearest(str(name), kinds("transform"), synonyms=ALSO)
-        return None, [(f"unknown transform `{name}`", f"did you mean `{guess}`?" if guess else "see `tune ls transforms`")]
+        return None, [(f"unknown transform `{name}`", f"did you mean `{guess}`?" if guess else OWN)]
     assert issubclass(cls, Transform)
     return _build(cls, str(name), given)
 
