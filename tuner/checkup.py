@@ -78,7 +78,8 @@ def _data(run: Run) -> list[Finding]:
     folder = run.stage_folder("prepare")
     audit, data = read_json(folder / "audit.json"), read_json(folder / "data.json")
     length = data["train"]["length"]
-    rows = f"{number(data['train']['rows'])} rows to train, {number(len(held_out(run)))} held out, {number(audit['tokens'])} tokens"
+    first = "a stream: its first " if "streaming" in data else ""
+    rows = f"{first}{number(data['train']['rows'])} rows to train, {number(len(held_out(run)))} held out, {number(audit['tokens'])} tokens"
     found = [{"name": "data", "state": "ok", "text": f"{rows}; {length['min']} to {length['max']} a row, {length['mean']} on average"}]
     masked = audit["rows_fully_masked"]
     turn = f"the end of turn {audit['end_of_turn']} is {'trained' if audit['end_of_turn_trained'] else 'NOT trained'}"

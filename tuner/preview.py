@@ -81,7 +81,7 @@ def _print_statistics(data: dict[str, Any], audit: dict[str, Any]) -> None:
     table = Table(show_header=False, box=None, pad_edge=False)
     lines = {
         "layout": data["source"]["shape"],
-        "rows": f"{number(train['rows'])} to train, {number(data['eval']['rows'])} held out",
+        "rows": f"{'the first ' if 'streaming' in data else ''}{number(train['rows'])} to train, {number(data['eval']['rows'])} held out",
         "tokens": f"{number(train['tokens'])}, of which {audit['share']:.1%} are trained",
         "length": f"{length['min']} to {length['max']} tokens, {length['mean']} on average, 95 % within {length['p95']}",
         "maximum": overlong(audit),

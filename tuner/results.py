@@ -49,6 +49,16 @@ class Results:
         """data.json."""
         return self._part("data.json")
 
+    @property
+    def trained_on(self) -> str:
+        """`448 rows`; of a stream as many as were trained; empty before anything was prepared."""
+        if not self.data:
+            return ""
+        streamed = self.data.get("streamed", {}).get("samples")
+        if streamed is None and "streaming" in self.data:
+            return "a stream"
+        return f"{streamed:,} rows of a stream" if streamed is not None else f"{self.data['train']['rows']:,} rows"
+
     @cached_property
     def audit(self) -> dict[str, Any]:
         """audit.json."""

@@ -254,3 +254,11 @@ def test_a_stream_of_nothing_to_train_ends(lab: Lab) -> None:
 def test_a_part_can_be_told_from_its_file() -> None:
     shard = Shard(path="x.jsonl", form=Data().format, before=7)
     assert (shard.name, shard.number(3)) == ("x.jsonl", 10)
+
+
+def test_card_and_report_say_what_was_streamed(lab: Lab) -> None:
+    result = lab.tune("recipe=small", *ON, "trainer.batch_size=30", "eval.generate=false")
+    assert result.returncode == 0, result.stdout + result.stderr
+    (folder,) = lab.folder.glob("outputs/small/*")
+    assert "on 150 rows of a stream" in (folder / "README.md").read_text()
+    assert "150 rows of a stream" in (folder / "report.html").read_text()
