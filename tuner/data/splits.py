@@ -11,7 +11,7 @@ from typing import Any
 from tuner.context import Run
 from tuner.data import contamination
 from tuner.data.load import Rows, hub_rows, read_rows
-from tuner.data.transform import apply, told
+from tuner.data.transform import apply, ready, told
 from tuner.errors import GATE, TuneError
 from tuner.schema.data import Contamination, Data, Format
 from tuner.schema.transforms.reading import steps
@@ -80,6 +80,7 @@ def _dropped(rows: Rows, gone: set[int]) -> Rows:
 
 def _split(run: Run) -> tuple[Rows, Rows]:
     data, files = run.recipe.data, run.plan.files
+    ready(steps(data.transforms))
     rows = hub_rows(data, data.split)[: data.limit] if data.id else read_rows(files.get("data.path", []), data, limit=data.limit)
     _tell_skipped(run, rows)
     if data.eval_path:

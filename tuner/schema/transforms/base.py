@@ -28,6 +28,9 @@ class Transform(Section):
     """Whether held-out rows get it too, where it drops none: it shapes rows, and the model will be asked in the new shape."""
     columns: ClassVar[tuple[str, ...]] = ("fields",)
     """Arguments that name columns, which the rows must have."""
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Modules that must be there, of the optional dependencies `extra`: looked for before any row is read."""
+    extra: ClassVar[str] = "clean"
     example: ClassVar[str] = ""
     """An item of `data.transforms` as it is written."""
 
