@@ -149,6 +149,9 @@ FAMILIES = {
     "pii": "Personal data and secrets",
     "chat": "Conversations",
     "sampling": "Choice and order",
+    "augment_text": "Augmentation of texts",
+    "augment_image": "Augmentation of images",
+    "augment_audio": "Augmentation of recordings",
 }
 
 

@@ -23,7 +23,7 @@ from tuner.data.transforms.steps import library
 from tuner.errors import TuneError
 from tuner.pipeline import execute
 from tuner.runs import read_json
-from tuner.schema.transforms.filters import LANGUAGES
+from tuner.schema.transforms.languages import LANGUAGES
 from tuner.schema.transforms.reading import steps
 
 LONG = "the quick brown fox jumps over the lazy dog near the old river bank"

@@ -218,7 +218,7 @@ def test_a_prompt_of_text_begins_the_conversation() -> None:
 
 def test_every_transform_has_a_case_and_an_example_that_can_be_read() -> None:
     tested = {read_step(yaml.safe_load(case[0]))[0].kind for case in [*TEXTS, *ROWS, *TALKS]}  # type: ignore[union-attr]
-    assert tested == set(kinds("transform"))
+    assert tested == {name for name in kinds("transform") if not name.startswith("augment_")}, "those are in test_augment.py"
     assert len(tested) >= 40
     for name, cls in kinds("transform").items():
         step, wrong = read_step(yaml.safe_load(cls.example))

@@ -17,7 +17,7 @@ from tuner.data.hub import hub_rows
 from tuner.data.kept import kept
 from tuner.data.load import Rows, read_rows
 from tuner.data.mix import Part, drawn, parts, sizes
-from tuner.data.transform import apply, told
+from tuner.data.transform import apply, ready, told
 from tuner.errors import GATE, Problem, TuneError
 from tuner.schema.data import Contamination, Data, Format, source_key
 from tuner.schema.transforms.reading import steps
@@ -91,6 +91,7 @@ def _dropped(rows: Rows, gone: set[int]) -> Rows:
 def _split(run: Run) -> tuple[Rows, Rows, dict[str, Any]]:
     """(training rows of all sources, held-out rows, what was done): each source read, parted, transformed by its own steps, then mixed."""
     data, seed, found = run.recipe.data, run.recipe.seed, parts(run)
+    ready([*steps(data.transforms), *(step for part in found for step in part.transforms)])
     beginnings = heads(run) if data.streaming else []
     read = [head.sample for head in beginnings] or [_read_part(run, part) for part in found]
     if data.eval_path:

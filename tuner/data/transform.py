@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from tuner.data.load import Rows
 from tuner.data.transforms.steps import Failed, Step
-from tuner.errors import TuneError, nearest
+from tuner.errors import ENVIRONMENT, Problem, TuneError, nearest
 from tuner.registry import load
 from tuner.schema.transforms import Transform
 
@@ -55,6 +56,19 @@ def apply(
         rows = before if same else before.remade(found)
         reports.append({"name": step.kind, "changed": changed, "dropped": dropped, "added": added, "rows": len(rows)})
     return rows, reports
+
+
+def ready(transforms: Sequence[Transform]) -> None:
+    """Raises TuneError (code 4) with every library that a step needs and that is not installed."""
+    missing = {module: step for step in transforms for module in step.needs if find_spec(module) is None}
+    if missing:
+        extras = ",".join(sorted({step.extra for step in missing.values()}))
+        fix = f'pip install "tuner[{extras}]"'
+        problems = [
+            Problem(what=f"`{step.kind}` needs {module}, which is not installed", where="data.transforms", fix=fix)
+            for module, step in missing.items()
+        ]
+        raise TuneError(problems=problems, code=ENVIRONMENT)
 
 
 def step_of(step: Transform) -> Step:

@@ -80,13 +80,16 @@ def same_row(a: Row, b: Row) -> bool:
     return a == b and list(a) == list(b) and all(type(a[k]) is type(b[k]) for k in a)
 
 
-def draws(rows: Sequence[Row], rng: random.Random) -> Iterator[random.Random]:
-    """Random numbers of its own for each row: the same whatever other rows there are, and others for each of several equal rows."""
+def draws(rows: Sequence[Row], rng: random.Random, *, key: Callable[[Row], Any] | None = None) -> Iterator[random.Random]:
+    """Random numbers of its own for each row: the same whatever other rows there are, and others for each of several equal rows.
+
+    `key`: what of a row they depend on (the content of a file rather than where it lies), else all of it.
+    """
     seed, seen = rng.getrandbits(64), Counter[str]()
     for row in rows:
-        key = hashlib.blake2b(json.dumps(row, sort_keys=True, default=_digest).encode(), digest_size=16).hexdigest()
-        yield random.Random(f"{seed}:{key}:{seen[key]}")
-        seen[key] += 1
+        known = _digest(json.dumps(key(row) if key else row, sort_keys=True, default=_digest).encode())
+        yield random.Random(f"{seed}:{known}:{seen[known]}")
+        seen[known] += 1
 
 
 def _digest(value: Any) -> str:

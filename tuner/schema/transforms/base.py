@@ -30,6 +30,9 @@ class Transform(Section):
     """Whether it must see all rows at once, so that no stream can have it."""
     columns: ClassVar[tuple[str, ...]] = ("fields",)
     """Arguments that name columns, which the rows must have."""
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Modules that must be there, of the optional dependencies `extra`: looked for before any row is read."""
+    extra: ClassVar[str] = "clean"
     example: ClassVar[str] = ""
     """An item of `data.transforms` as it is written."""
 

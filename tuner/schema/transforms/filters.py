@@ -10,15 +10,7 @@ from tuner.registry import kind
 from tuner.schema.base import opt
 from tuner.schema.expression import columns_in, expression_problem, parse_expression, pattern_problem
 from tuner.schema.transforms.base import Transform
-
-# What py3langid 0.4 tells apart (a test compares them).
-_CODES = """
-ace af am an ar ary arz as az ba bcl be bg bn br bs ca crh cs cy da de dz el en eo es et eu ext fa fi fo fr fuv fy ga gcf gcr gd
-gl gom grc gu gug guw ha hbo he hi hr ht hu hy id ig is it ja jv ka kab kik kk km kn ko ku ky la lb lg lij ln lo lt ltg lv mg mk
-ml mn mr ms mt my ne nl nn no nso oc om or pa pcm pl ps pt qu ro ru rw sa sdh se si sk sl sn so sq sr st sv sw ta te tg th tk tl
-tr tt ug uk ur uz uzs vec vi vo wa wuu xh yo yue zh zu
-"""
-LANGUAGES = frozenset(_CODES.split())
+from tuner.schema.transforms.languages import LANGUAGES
 
 
 @dataclass(kw_only=True)
@@ -147,7 +139,7 @@ class KeepValues(Transform):
 class Language(Filter):
     """Keeps rows in these languages, told by py3langid out of 139; what is too short to tell stays."""
 
-    main = "keep"
+    main, needs = "keep", ("py3langid",)
     example = "language: [de, en]"
     keep: list[str] = opt()
     """Codes of two letters (ISO 639-1), or of three where there are none (ISO 639-3)."""
@@ -212,7 +204,7 @@ class DropNearDuplicates(Filter):
     """Keeps the first of rows whose texts are nearly the same: Jaccard likeness of word 3-grams, estimated by MinHash (rensa)."""
 
     impl = "tuner.data.transforms.duplicates"
-    main, whole_set = "threshold", True
+    main, whole_set, needs = "threshold", True, ("rensa",)
     example = "drop_near_duplicates: {threshold: 0.8}"
     threshold: float = opt(0.8, ge=0.3, le=1)
     """Likeness from which a row counts as the same as an earlier one."""

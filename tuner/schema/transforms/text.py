@@ -92,6 +92,7 @@ class StripAccents(Text):
 class FixEncoding(Text):
     """Mends text that was decoded wrongly (`Ã¼` is `ü`), with ftfy."""
 
+    needs = ("ftfy",)
     example = "fix_encoding"
 
 
