@@ -125,7 +125,8 @@ def test_every_key_affects_the_stages_it_says(key: str) -> None:
     cls, spec = all_keys()[key]
     section = key.partition(".")[0]
     base = ["adapter=qlora", "tracking=wandb"] if section in ("adapter", "tracking") else []
-    base += ["trainer.max_steps=5"] if key == "data.streaming" else []
+    base += ["trainer.max_steps=5"] if key in ("data.streaming", "data.shuffle_rows") else []
+    base += ["data.streaming=true"] if key == "data.shuffle_rows" else []
     base += ["trainer.eval_steps=5"] if key in ("trainer.load_best_model_at_end", "trainer.early_stopping_patience") else []
     value = another(key, cls, spec)
     override = f"{key}={json.dumps(value)}" if isinstance(value, str) else f"{key}={_typed(value)}"

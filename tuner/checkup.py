@@ -57,7 +57,9 @@ def findings(run: Run) -> tuple[list[Finding], TuneError | None]:
             found += look(run)
         except TuneError as caught:
             error = error or caught
-            found.append({"name": name, "state": "fail", "text": "; ".join(p.what for p in caught.problems)})
+            found.append(
+                {"name": name, "state": "fail", "text": "; ".join(f"{p.where}: {p.what}" if p.where else p.what for p in caught.problems)}
+            )
     size = estimate(run.plan)
     found.append(_memory(run, size.memory_bytes))
     found.append(_disk(run, size.trainable))

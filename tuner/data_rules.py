@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
+from tuner.errors import nearest
 from tuner.files import has_password
-from tuner.schema.data import Contamination, Data, source_key, sources
+from tuner.schema.base import default_of
+from tuner.schema.data import FOR_ALL, Contamination, Data, RowSource, source_key, sources
 from tuner.schema.recipe import Recipe
 from tuner.schema.transforms.base import Transform
 from tuner.schema.transforms.reading import faults, read_step
@@ -17,9 +20,11 @@ def rows(recipe: Recipe) -> Iterator[Finding]:
     """Rows come from one place, and held-out rows exist where something measures on them."""
     data = recipe.data
     for name, source in sources(data).items():
-        yield from _place(name, source)
+        yield from _place(name, source, [other for other in data.mix if other != name])
     if data.eval_split and data.id is None:
         yield "data.eval_split", "`data.eval_split` needs a Hub dataset (`data.id`)", "for local files set `data.eval_path`"
+    if data.eval_rows and (other := next((k for k in ("eval_path", "eval_split", "eval_group") if getattr(data, k)), None)):
+        yield "data.eval_rows", f"`data.eval_rows` and `data.{other}` are two ways to hold rows out", "choose one"
     if data.eval_group and data.eval_stratify:
         yield "data.eval_group", "`data.eval_group` and `data.eval_stratify` are two ways to hold rows out", "choose one"
     held_out = _holds_out(data)
@@ -34,13 +39,18 @@ def _holds_out(data: Data) -> bool:
     return bool(data.eval_path or data.eval_split or data.eval_rows or data.eval_fraction)
 
 
-def _place(name: str, source: Data) -> Iterator[Finding]:
+def _meant(name: str, others: list[str]) -> str:
+    guess = nearest(name, others)
+    return f"did you mean `{guess}`? Else " if guess else ""
+
+
+def _place(name: str, source: Data, others: list[str]) -> Iterator[Finding]:
     """A source names one place of its rows."""
     named = [key for key in ("path", "id", "url", "url_env") if getattr(source, key)]
     if len(named) != 1:
         both = f"both {' and '.join(f'`{source_key(name, key)}`' for key in named)} are set"
         fix = "set `path` (files), `id` (Hub dataset) or `url` (database)" + ("" if name else ", or choose one: `tune ls data`")
-        none = f"the source `{name}` names no rows" if name else "no training rows are named"
+        none, fix = f"the source `{name}` names no rows" if name else "no training rows are named", _meant(name, others) + fix
         yield (
             (source_key(name, named[1]), both, fix) if named else (source_key(name, "path") if not name else f"data.mix.{name}", none, fix)
         )
@@ -62,6 +72,10 @@ def mixing(recipe: Recipe) -> Iterator[Finding]:
         return
     if beside := next((key for key in ("path", "id", "url", "url_env") if getattr(data, key)), None):
         yield f"data.{beside}", f"`data.{beside}` stands beside `data.mix`", "make it one of the mix's sources"
+    for spec in dataclasses.fields(RowSource):
+        if spec.name not in ("path", "id", "url", "url_env", *FOR_ALL) and getattr(data, spec.name) != default_of(spec):
+            fix = "say it in each source that it is about"
+            yield f"data.{spec.name}", f"`data.{spec.name}` stands beside `data.mix`", fix
     weighted = bool(data.mix_rows or data.mix_temperature) or any(s.weight for s in data.mix.values())
     for name, source in data.mix.items():
         if source.rows and weighted:
@@ -79,7 +93,10 @@ def streaming(recipe: Recipe) -> Iterator[Finding]:
     if _holds_out(data) and not (data.eval_path or data.eval_split or data.eval_rows):
         fix = "set `data.eval_rows=500` (the first rows) or `data.eval_path`, or hold out none: `data.eval_fraction=0 eval=none`"
         yield "data.streaming", "no share of a stream can be held out: its length is not known", fix
-    for key in ("mix_rows", "eval_group", "eval_stratify"):
+    if data.mix and not any(source.weight for source in data.mix.values()):
+        fix = "give each source a `weight`: a stream's sources have no known size"
+        yield "data.mix", "the sources of a stream are mixed by weights, and there are none", fix
+    for key in ("mix_rows", "mix_temperature", "eval_group", "eval_stratify"):
         if getattr(data, key):
             yield f"data.{key}", f"`data.{key}` needs all rows, and `data.streaming` never has them", "remove one of the two"
     for name, source in sources(data).items():

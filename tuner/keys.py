@@ -56,6 +56,8 @@ def _world(recipe: Recipe, stage: str, content: dict[str, list[str]]) -> dict[st
         world |= {name: part for name, part in parts.items() if part}
     if stage == "prepare":
         world |= {"mix": train["mix"], "seed": recipe.seed} if data.mix else {"train files": train["files"]}
+        if data.streaming:
+            world["shuffle_rows"] = data.shuffle_rows
         if data.transforms:
             world["transforms"] = plain(data.transforms)
             world |= _identities("extensions", data.transforms)
@@ -80,7 +82,10 @@ def _held_out(recipe: Recipe, content: dict[str, list[str]]) -> dict[str, Any]:
         return {"id": data.id, "config": data.config, "revision": data.revision, "split": data.eval_split}
     share = {"rows": data.eval_rows} if data.eval_rows else {"fraction": data.eval_fraction}
     chosen = {k: v for k in ("eval_group", "eval_stratify") if (v := getattr(data, k))}
-    return {**share, "seed": recipe.seed, **_train_rows(data, content), **chosen}
+    rows = _train_rows(data, content)
+    if data.mix:  # held out before any is chosen
+        rows = {"mix": {name: {k: v for k, v in s.items() if k not in ("weight", "rows")} for name, s in rows["mix"].items()}}
+    return {**share, "seed": recipe.seed, **rows, **chosen}
 
 
 def _train_rows(data: Data, content: dict[str, list[str]]) -> dict[str, Any]:

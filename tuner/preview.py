@@ -105,21 +105,21 @@ def _print_statistics(data: dict[str, Any], audit: dict[str, Any]) -> None:
     out.print(table)
     if sources := data.get("sources"):
         out.print()
-        _print_sources(sources, data["mix"])
+        _print_sources(sources, {one["name"]: one["read"] for one in data.get("mix", ())})
     out.print("\ntokens a row")
     most = max(count for _, count in train["histogram"])
     for bound, count in train["histogram"]:
         out.print(f"{f'≤ {number(bound)}':>9}  {'█' * round(BAR * count / most):<{BAR}}  {number(count)}", highlight=False)
 
 
-def _print_sources(sources: list[dict[str, Any]], mix: list[dict[str, Any]]) -> None:
+def _print_sources(sources: list[dict[str, Any]], read: dict[str, int]) -> None:
     """What each source of a mix gives."""
     heads = ["source", "rows", "of", "share", "tokens", "share", "trained", "cut", "twice", "mean", "p95", "lengths"]
     table = Table(*heads, box=None, pad_edge=False, header_style="bold")
     for column in table.columns[1:-1]:
         column.justify = "right"
-    for one, drawn in zip(sources, mix, strict=True):
-        cells = [one["name"], number(one["rows"]), number(drawn["read"])]
+    for one in sources:
+        cells = [one["name"], number(one["rows"]), number(read[one["name"]]) if read else "–"]
         if one["rows"]:
             length = one["length"]
             cells += [f"{one['row_share']:.1%}", number(one["tokens"]), f"{one['token_share']:.1%}", f"{one['trained_share']:.1%}"]

@@ -181,3 +181,8 @@ def test_json_that_breaks_off_is_named_with_the_line_it_is_on(tmp_path: Path, na
     files = write(tmp_path / name, text)
     found = problem(files)
     assert (found.where, what in found.what) == (f"{files[0]}:{line}", True)
+
+
+def test_one_conversation_in_a_json_file_is_one_row(tmp_path: Path) -> None:
+    talk = {"id": 1, "messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    assert read_rows(write(tmp_path / "one.json", json.dumps(talk))) == [talk]

@@ -15,7 +15,7 @@ from tuner.data.mix import Part, drawn, sizes
 from tuner.data.splits import held_out, split
 from tuner.errors import TuneError
 from tuner.runs import read_json
-from tuner.schema.data import Data
+from tuner.schema.data import Data, MixSource, sources
 from tuner.tasks import sft
 
 MIX = """\
@@ -118,9 +118,11 @@ def test_a_number_of_rows_is_held_out(lab: Lab) -> None:
     recipe(lab, TWO % ("weight: 1", "weight: 1, columns: {prompt: ask, completion: reply}"))
     _, apart = split(lab.run("data.eval_rows=14"))
     assert [len(apart.of_part(i)) for i in (0, 1)] == [10, 4]
-    with pytest.raises(TuneError, match="holds out") as caught:
+    with pytest.raises(TuneError, match="and there are 140 rows") as caught:
         split(lab.run("data.eval_rows=500"))
     assert caught.value.problems[0].where == "data.eval_rows"
+    for number in (1, 2, 3, 13):
+        assert len(held_out(lab.run(f"data.eval_rows={number}"))) == number
 
 
 def test_held_out_files_beside_a_mix(lab: Lab) -> None:
@@ -140,7 +142,7 @@ def test_what_of_a_source_enters_which_key(lab: Lab) -> None:
         return {s.name for s in plan.stages if s.key != base.stage(s.name).key}
 
     everything = {"prepare", "baseline", "train", "evaluate", "publish"}
-    assert changed("data.mix.one.weight=2") == everything
+    assert changed("data.mix.one.weight=2") == everything - {"baseline"}, "rows are held out before any is chosen"
     assert changed("data.mix.one.shape=messages") == everything
     assert changed("data.mix_rows=50") == changed("data.mix_temperature=2") == everything - {"baseline"}
     (lab.folder / "copy.jsonl").write_bytes((lab.folder / "one.jsonl").read_bytes())
@@ -162,21 +164,45 @@ def test_what_of_a_source_enters_which_key(lab: Lab) -> None:
         ("data.mix.one.transforms=[trimm]", "unknown transform `trimm`"),
         ("data.mix.one.path=nowhere.jsonl", "no such file: nowhere.jsonl"),
         ("data.mix=[a]", "takes sections by name"),
+        ("data.format=csv", "`data.format` stands beside `data.mix`"),
+        ("data.streaming=true trainer.max_steps=2 data.mix_temperature=2 data.eval_rows=3", "`data.mix_temperature` needs all rows"),
+        ("data.streaming=true data.mix.one.weight=null data.mix.two.weight=null data.eval_rows=3", "mixed by weights, and there are none"),
     ],
 )
 def test_what_is_wrong_with_a_mix_is_told(lab: Lab, change: str, what: str) -> None:
     recipe(lab, TWO % ("weight: 1", "weight: 1, columns: {prompt: ask, completion: reply}"))
     with pytest.raises(TuneError) as caught:
-        lab.plan(change)
+        lab.plan(*change.split())
     assert caught.value.code == 2
     assert any(what in problem.what for problem in caught.value.problems), caught.value.problems
 
 
 def test_a_source_takes_from_beside_the_mix_what_it_does_not_say() -> None:
-    from tuner.schema.data import MixSource, sources
-
-    data = Data(system="all", mix={"one": MixSource(path="a"), "two": MixSource(path="b", system="two", transforms=["trim"])})
+    data = Data(system="all", limit=9, mix={"one": MixSource(path="a"), "two": MixSource(path="b", system="", transforms=["trim"])})
     found = sources(data)
-    assert [found[name].system for name in ("one", "two")] == ["all", "two"]
+    assert [(found[name].system, found[name].limit) for name in ("one", "two")] == [("all", 9), ("", 9)]
     assert found["two"].transforms == ["trim"]
     assert replace(found["one"], path=None, mix=data.mix) == data
+
+
+def test_a_misspelt_source_is_guessed(lab: Lab) -> None:
+    recipe(lab, TWO % ("weight: 1", "weight: 1, columns: {prompt: ask, completion: reply}"))
+    with pytest.raises(TuneError) as caught:
+        lab.plan("data.mix.onne.weight=3")
+    (problem,) = caught.value.problems
+    assert problem.where == "data.mix.onne.weight=3"
+    assert problem.fix.startswith("did you mean `one`?")
+
+
+def test_small_temperatures_do_not_overflow() -> None:
+    assert sizes([part(), part()], [900, 100], Data(mix_rows=10, mix_temperature=0.001)) == [10, 0]
+
+
+@pytest.mark.parametrize(("how", "number"), [("", 14), (",eval_stratify=label", 14)])
+def test_so_many_rows_are_held_out_as_were_asked_for(tmp_path: Path, how: str, number: int) -> None:
+    made = make_lab(tmp_path)
+    rows = [{"prompt": f"q{i}", "completion": "a", "label": "common" if i < 100 else f"rare {i % 10}"} for i in range(140)]
+    (made.folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    extra = [f"data.{part}" for part in how.strip(",").split(",") if part]
+    run = made.run("data.eval_path=null", f"data.eval_rows={number}", *extra)
+    assert (len(split(run)[0]), len(held_out(run))) == (140 - number, number)

@@ -262,3 +262,34 @@ def test_card_and_report_say_what_was_streamed(lab: Lab) -> None:
     (folder,) = lab.folder.glob("outputs/small/*")
     assert "on 150 rows of a stream" in (folder / "README.md").read_text()
     assert "150 rows of a stream" in (folder / "report.html").read_text()
+
+
+def test_what_is_skipped_at_the_beginning_is_told_and_listed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tuner.data.heads.SAMPLE_ROWS", 20)
+    for line in (2, 15, 50):
+        spoil(lab, line)
+    path = lab.folder / "recipes" / "small.yaml"
+    path.write_text(path.read_text().replace(f", eval_path: {lab.folder}/eval.jsonl", ""))
+    run = lab.run(*ON, "data.eval_rows=5", "data.on_error=skip")
+    train, _ = split(run)
+    assert [p.where.rpartition(":")[2] for p in held_out(run).skipped + train.skipped] == ["2", "15"]
+    assert sum("could not be read" in line for line in lab.told) == 2
+    found = opened(lab, "data.eval_rows=5", "data.on_error=skip")
+    walked(found, 60, writes=True)
+    assert sorted(int(told.split(":")[1]) for told in Journal(found.journal).read().skipped) == [2, 15, 50]
+
+
+def test_nothing_readable_says_why(lab: Lab) -> None:
+    (lab.folder / "train.jsonl").write_text("nope\n")
+    with pytest.raises(TuneError, match="1 were skipped, the first: not valid JSON"):
+        split(lab.run(*ON, "data.on_error=skip"))
+
+
+def test_a_streamed_mix_is_previewed(lab: Lab) -> None:
+    (lab.folder / "other.jsonl").write_text("".join(json.dumps({"prompt": f"other {i}", "completion": "x"}) + "\n" for i in range(9)))
+    path = lab.folder / "recipes" / "small.yaml"
+    mix = "mix: {one: {path: FOLDER/train.jsonl, weight: 3}, two: {path: FOLDER/other.jsonl, weight: 1}}"
+    path.write_text(path.read_text().replace(f"path: {lab.folder}/train.jsonl", mix.replace("FOLDER", str(lab.folder))))
+    result = lab.tune("preview", "recipe=small", *ON)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "one  " in result.stdout

@@ -31,7 +31,7 @@ def main(args: list[str]) -> int:
     section, _, last = request.words[0].removeprefix("data.").partition(".")
     if last and section.removesuffix("s") == "transform":
         return explain_transform(last, json=request.json)
-    name = find_key(request.words[0])
+    name = "data.mix" if request.words[0].startswith("data.mix.") else find_key(request.words[0])  # its names are the person's
     if name in all_keys():
         return _key(describe(name), json=request.json)
     return _section(name, json=request.json)

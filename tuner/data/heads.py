@@ -13,9 +13,9 @@ from tuner.data.formats import Found
 from tuner.data.formats.shards import AnyShard, shards
 from tuner.data.hub import hub_stream
 from tuner.data.load import Rows
-from tuner.data.mix import Part, parts, shares
+from tuner.data.mix import Part, apportioned, parts, shares
 from tuner.data.stream import Feed, Journal, schedule, settled
-from tuner.errors import TuneError
+from tuner.errors import Problem, TuneError
 from tuner.schema.data import Data, OnError, source_key
 
 SAMPLE_ROWS = 2000
@@ -58,36 +58,42 @@ def streamed(run: Run, samples: int) -> dict[str, Any]:
 def _heads(run: Run) -> list[Head]:
     found, data = parts(run), run.recipe.data
     wanted = data.eval_rows if data.eval_rows and not (data.eval_path or data.eval_split) else 0
-    return [_head(p, share, wanted) for p, share in zip(found, shares(found, [1] * len(found), None), strict=True)]
+    parted = shares(found, [1] * len(found), None)
+    return [_head(*each) for each in zip(found, parted, apportioned(parted, wanted), strict=True)]
 
 
-def _head(part: Part, share: float, wanted: int) -> Head:
+def _head(part: Part, share: float, left: int) -> Head:
     pieces = hub_stream(part.data, key=source_key(part.name, "split")) if part.data.id else shards(part.files, part.data)
-    numbered = _numbered(pieces, part.data)
-    apart, held_out = Rows(), dict[int, int]()
-    left = round(wanted * share)
-    for index, (number, row) in numbered if left else ():
-        held_out[index] = held_out.get(index, 0) + 1
-        apart.extend(pieces[index].name, pieces[index].form, [(number, row)], stop=True, limit=None)
-        left -= 1
-        if not left:
-            break
-    sample = Rows()
-    for index, (number, row) in numbered:
-        sample.extend(pieces[index].name, pieces[index].form, [(number, row)], stop=True, limit=None)
-        if len(sample) >= SAMPLE_ROWS * share:
+    apart, sample, held_out = Rows(), Rows(), dict[int, int]()
+    for index, (number, row) in _numbered(pieces, part.data):
+        rows = apart if left else sample
+        if isinstance(row, Problem):
+            rows.skipped.append(row)
+            continue
+        rows.append(row, (pieces[index].name, number, pieces[index].form))
+        if left:
+            left -= 1
+            held_out[index] = held_out.get(index, 0) + 1
+        elif len(sample) >= SAMPLE_ROWS * share:
             break
     if not sample:
-        where = f"`{part.name}`" if part.name else "the stream"
-        raise TuneError(f"{where} has no rows beyond the {len(apart)} that are held out", pieces[0].name, "lower `data.eval_rows`")
+        where = part.name or "the stream"
+        skipped = [*apart.skipped, *sample.skipped]
+        if skipped:
+            raise TuneError(
+                f"{where}: no row is left to train; {len(skipped)} were skipped, the first: {skipped[0].what}", skipped[0].where
+            )
+        fix = "lower `data.eval_rows`" if len(apart) else "put at least one row into it"
+        raise TuneError(f"{where} has no rows" + (f" beyond the {len(apart)} that are held out" if len(apart) else ""), pieces[0].name, fix)
     return Head(part=part, shards=pieces, share=share, apart=apart, sample=sample, held_out=held_out)
 
 
 def _numbered(pieces: Sequence[AnyShard], data: Data) -> Iterator[tuple[int, Found]]:
-    """(index of the part, row) of every row that can be read. Raises TuneError for one that cannot, unless it is to be skipped."""
+    """(index of the part, (number, row or Problem)). Raises TuneError for a row that cannot be read, unless it is to be skipped."""
     for index, shard in enumerate(pieces):
         for number, row in shard.rows(data):
-            if isinstance(row, dict):
-                yield index, (number, row)
-            elif data.on_error is OnError.stop:
-                raise settled(TuneError(problems=[row]), shard)
+            if isinstance(row, Problem):
+                if data.on_error is OnError.stop:
+                    raise settled(TuneError(problems=[row]), shard)
+                row = settled(TuneError(problems=[row]), shard).problems[0]
+            yield index, (number, row)

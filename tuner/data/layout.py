@@ -82,7 +82,7 @@ def read_all(
         try:
             found.append(layout.read(row))
         except Misfit as misfit:
-            what = f"not laid out as {layout.shape}, as the first row is: {misfit}"
+            what = f"not laid out as {layout.shape}{', as the first row is' if index else ''}: {misfit}"
             skipped.append(Problem(what=what, where=place(index), fix=f"mend or remove this row: {str(row)[:160]}"))
             if data.on_error is OnError.stop:
                 raise TuneError(problems=skipped) from misfit

@@ -44,8 +44,20 @@ def parts(run: Run) -> list[Part]:
 
 def shares(found: Sequence[Part], counts: Sequence[int], temperature: float | None) -> list[float]:
     """Of each source its share of the mix, which add up to 1. `counts` matters only where there is a temperature."""
-    drawn = [(p.weight or 1.0) * (count ** (1 / temperature) if temperature else 1.0) for p, count in zip(found, counts, strict=True)]
+    most = max(counts)
+    drawn = [
+        (p.weight or 1.0) * ((count / most) ** (1 / temperature) if temperature else 1.0) for p, count in zip(found, counts, strict=True)
+    ]
     return [part / sum(drawn) for part in drawn]
+
+
+def apportioned(parts: Sequence[float], total: int) -> list[int]:
+    """Whole numbers in the proportions of `parts` that add up to `total` (largest remainders)."""
+    exact = [part / sum(parts) * total for part in parts]
+    whole = [int(part + 1e-9) for part in exact]
+    for index in sorted(range(len(whole)), key=lambda i: whole[i] - exact[i])[: total - sum(whole)]:
+        whole[index] += 1
+    return whole
 
 
 def sizes(found: Sequence[Part], counts: Sequence[int], data: Data) -> list[int]:
@@ -53,13 +65,10 @@ def sizes(found: Sequence[Part], counts: Sequence[int], data: Data) -> list[int]
     if not (data.mix_rows or data.mix_temperature or any(p.weight for p in found)):
         return [p.rows or count for p, count in zip(found, counts, strict=True)]
     wanted = shares(found, counts, data.mix_temperature)
-    total = data.mix_rows or min(count / share for count, share in zip(counts, wanted, strict=True))
-    exact = [share * total for share in wanted]
-    whole = [int(part + 1e-9) for part in exact]
-    by_remainder = sorted(range(len(whole)), key=lambda i: whole[i] - exact[i])
-    for index in by_remainder[: round(data.mix_rows or sum(whole)) - sum(whole)]:
-        whole[index] += 1
-    return whole
+    if data.mix_rows:
+        return apportioned(wanted, data.mix_rows)
+    total = min(count / share for count, share in zip(counts, wanted, strict=True) if share)
+    return [int(share * total + 1e-9) for share in wanted]
 
 
 def drawn(count: int, wanted: int, picked: random.Random) -> list[int]:

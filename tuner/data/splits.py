@@ -16,7 +16,7 @@ from tuner.data.heads import heads
 from tuner.data.hub import hub_rows
 from tuner.data.kept import kept
 from tuner.data.load import Rows, read_rows
-from tuner.data.mix import Part, drawn, parts, sizes
+from tuner.data.mix import Part, apportioned, drawn, parts, sizes
 from tuner.data.transform import apply, ready, told
 from tuner.errors import GATE, Problem, TuneError
 from tuner.schema.data import Contamination, Data, Format, source_key
@@ -105,6 +105,8 @@ def _split(run: Run) -> tuple[Rows, Rows, dict[str, Any]]:
     else:
         read, held_out = _parted(read, found, data, seed)
         apart = Rows()
+    for rows in [*(head.apart for head in beginnings), *(head.sample for head in beginnings)]:
+        tell_skipped(run, rows.skipped)
     reports = []
     for index, part in enumerate(found):
         own, where = part.transforms, source_key(part.name, "transforms")
@@ -140,31 +142,35 @@ def _read_part(run: Run, part: Part) -> Rows:
 
 
 def _parted(read: list[Rows], found: list[Part], data: Data, seed: int) -> tuple[list[Rows], list[Rows]]:
-    """Of each source (training rows, held-out rows). Raises TuneError (code 2) where a share is none or all."""
+    """Of each source (training rows, held-out rows). Raises TuneError (code 2) where none is held out, or none is left."""
     train, held_out, total = [], [], sum(map(len, read))
-    share = data.eval_rows / total if data.eval_rows else data.eval_fraction
     key = f"data.eval_rows={data.eval_rows}" if data.eval_rows else f"data.eval_fraction={data.eval_fraction:g}"
-    for part, rows in zip(found, read, strict=True):
-        chosen = _chosen(rows, data, share, seed) if 0 < share < 1 else set()
-        if share and not 0 < len(chosen) < len(rows):
-            what = f"{key} of {len(rows)} rows{f' of `{part.name}`' if part.name else ''} holds out {len(chosen)}"
-            fix = "set `data.eval_path`, another fraction or number, or `eval=none` with `data.eval_fraction=0`"
+    fix = "set `data.eval_path`, another fraction or number, or `eval=none` with `data.eval_fraction=0`"
+    wanted = data.eval_rows or round(total * data.eval_fraction)
+    if wanted >= total:
+        raise TuneError(f"{key}, and there are {total} rows", key.partition("=")[0], fix)
+    for part, rows, number in zip(found, read, apportioned([len(rows) for rows in read], wanted), strict=True):
+        chosen = _chosen(rows, data, number, seed) if number or data.eval_group else set()
+        if len(chosen) == len(rows):
+            what = f"{key} holds out all {len(rows)} rows{f' of `{part.name}`' if part.name else ''}"
             raise TuneError(what, key.partition("=")[0], fix)
         train.append(rows.take(i for i in range(len(rows)) if i not in chosen) if chosen else rows)
         held_out.append(rows.take(sorted(chosen)))
+    if data.eval_fraction and not any(map(len, held_out)):
+        raise TuneError(f"{key} of {total} rows holds out 0", key.partition("=")[0], fix)
     return train, held_out
 
 
-def _chosen(rows: Rows, data: Data, share: float, seed: int) -> set[int]:
-    """Indices of a seeded share: of all rows, of each value of a column, or of the values of a column."""
+def _chosen(rows: Rows, data: Data, number: int, seed: int) -> set[int]:
+    """Indices of seeded rows: `number` of all, or of each value of a column its part; or the rows of a share of a column's values."""
     if data.eval_group:
         values = _column(rows, data.eval_group, "data.eval_group")
-        return {i for i, value in enumerate(values) if _draw(seed, value) < share}
+        return {i for i, value in enumerate(values) if _draw(seed, value) < data.eval_fraction}
     alike: dict[str, list[int]] = {}
     for index, value in enumerate(_column(rows, data.eval_stratify, "data.eval_stratify") if data.eval_stratify else [""] * len(rows)):
         alike.setdefault(value, []).append(index)
-    picked = random.Random(seed)
-    return {i for indices in alike.values() for i in picked.sample(indices, round(len(indices) * share))}
+    picked, numbers = random.Random(seed), apportioned([len(indices) for indices in alike.values()], number)
+    return {i for indices, count in zip(alike.values(), numbers, strict=True) for i in picked.sample(indices, count)}
 
 
 def _column(rows: Rows, name: str, key: str) -> list[str]:

@@ -110,9 +110,13 @@ class Feed:
         shard, stop = self.shards[index], self.data.on_error is OnError.stop
         found = shard.rows(self.data)
         try:
-            Rows().extend(shard.name, shard.form, found, stop=False, limit=self.held_out.get(index, 0)) if index in self.held_out else None
+            rows = Rows()
+            if apart := self.held_out.get(index):
+                rows.extend(shard.name, shard.form, found, stop=False, limit=apart)
+            skipped = rows.skipped
             while True:
                 rows = Rows()
+                rows.skipped, skipped = skipped, []  # those among the held-out rows are told with the first block
                 rows.extend(shard.name, shard.form, found, stop=stop, limit=self.data.shuffle_rows)
                 if not rows and not rows.skipped:
                     return

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from tuner.schema.base import Section, default_of, opt
+from tuner.schema.base import Section, opt
 
 
 class Format(StrEnum):
@@ -127,6 +127,9 @@ class RowSource(Section):
     """Use the first so many training rows."""
 
 
+FOR_ALL = ("system", "limit")  # what may stand beside a mix, for the sources that do not say it
+
+
 @dataclass(kw_only=True)
 class MixSource(RowSource):
     """One source of a mix."""
@@ -145,7 +148,7 @@ class Data(RowSource):
 
     mix: dict[str, MixSource] = opt(factory=dict, content="prepare baseline")
     """Several sources by names of yours, instead of one: `{chat: {path: chat.jsonl, weight: 3}, code: {id: org/code, weight: 1}}`.
-    What a source does not say (`system`, `limit` …) it takes from the keys beside `mix`. Without weights or numbers of rows, all."""
+    `system` and `limit` beside `mix` hold for sources that say none. Without weights or numbers of rows, all rows of all are used."""
     mix_rows: int | None = opt(None, affects="prepare", ge=1)
     """Rows of the mix; default: as many as the weights allow without using a row twice."""
     mix_temperature: float | None = opt(None, affects="prepare", gt=0)
@@ -153,8 +156,8 @@ class Data(RowSource):
     streaming: bool = opt(False, affects="prepare")
     """Read, transform and tokenize while training, for sets larger than memory or disk: nothing is kept but the block at hand. Needs
     `trainer.max_steps`. Only the first rows are audited beforehand."""
-    shuffle_rows: int = opt(10_000, affects="prepare", ge=1)
-    """Streaming: rows of a file that are shuffled together; files, or parts of 64 MB of a file, are shuffled as wholes."""
+    shuffle_rows: int = opt(10_000, content="prepare", ge=1)
+    """Streaming: rows of a file that are shuffled together; files, or parts of 32 MB of a file, are shuffled as wholes."""
     on_error: OnError = opt(OnError.stop, affects="prepare baseline")
     """A row that cannot be read stops the run, or is skipped, counted and listed."""
     overlong: Overlong = opt(Overlong.truncate, affects="prepare")
@@ -187,8 +190,8 @@ def sources(data: Data) -> dict[str, Data]:
         return {"": dataclasses.replace(data, transforms=[])}
     found = {}
     for name, source in data.mix.items():
-        given = {spec.name: getattr(source, spec.name) for spec in dataclasses.fields(RowSource)}
-        own = {spec.name: given[spec.name] for spec in dataclasses.fields(RowSource) if given[spec.name] != default_of(spec)}
+        own = {spec.name: getattr(source, spec.name) for spec in dataclasses.fields(RowSource)}
+        own |= {key: getattr(data, key) for key in FOR_ALL if own[key] is None}
         found[name] = dataclasses.replace(data, **own, mix={}, transforms=source.transforms)
     return found
 

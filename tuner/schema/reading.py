@@ -57,7 +57,7 @@ class Reading:
         """The origin as an error names it: the override itself when it stood on the command line."""
         for layer in reversed(self.layers):
             if contains(layer.data, key):
-                typed = [line for name, line in layer.lines.items() if f"{key}.".startswith(f"{name}.")]
+                typed = [line for name, line in layer.lines.items() if f"{key}.".startswith(f"{name}.") or name.startswith(f"{key}.")]
                 return typed[-1] if typed else self.origin(key)
         return f"{next(iter(self.recipes.values())).where('')} (default of {key})" if self.recipes else key
 

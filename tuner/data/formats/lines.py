@@ -16,6 +16,8 @@ from tuner.schema.data import SampleBy
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 
+TALKS = ("messages", "conversations")  # a list of these names is one row's
+
 
 def read_json_lines(source: Source) -> Iterator[Found]:
     """A mapping a line; blank lines are left out."""
@@ -47,7 +49,7 @@ def read_json(source: Source) -> Iterator[Found]:
     try:
         if text[at] != "[":
             values = json.loads(text)
-            lists = [v for v in values.values() if isinstance(v, list)] if isinstance(values, dict) else []
+            lists = [v for k, v in values.items() if isinstance(v, list) and k not in TALKS] if isinstance(values, dict) else []
             for row, value in enumerate(lists[0] if len(lists) == 1 else [values], 1):
                 yield row, _row(source, value, text, row_number=row)
             return
