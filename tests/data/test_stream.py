@@ -121,7 +121,7 @@ def test_a_run_says_what_it_took_and_left_out(lab: Lab) -> None:
     spoil(lab, 40)
     result = lab.tune("recipe=small", *ON, "data.on_error=skip", "trainer.batch_size=30", "eval=none", "hub=none")
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "1 rows of the stream could not be read and were left out" in result.stdout.replace("\n", " ")
+    assert "left out (data.on_error=skip): 1 row of the stream" in result.stdout.replace("\n", " ")
     (path,) = lab.folder.glob("outputs/small/*/data.json")
     found = json.loads(path.read_text())["streamed"]
     assert (found["samples"], found["skipped"]["rows"]) == (150, 1)

@@ -50,7 +50,8 @@ def streamed(run: Run, samples: int) -> dict[str, Any]:
     turns = Counter(islice(schedule(shares(found, [1] * len(found), None)), samples))
     skipped = Journal(run.folder / JOURNAL).read().skipped
     if skipped:
-        run.tell(f"{len(skipped):,} rows of the stream could not be read and were left out (data.on_error=skip); the first: {skipped[0]}")
+        count = "1 row of the stream" if len(skipped) == 1 else f"{len(skipped):,} rows of the stream"
+        run.tell(f"not read and left out (data.on_error=skip): {count}; the first: {skipped[0]}")
     sources = [{"name": part.name, "samples": turns[number]} for number, part in enumerate(found)]
     return {"samples": samples, "sources": sources, "skipped": {"rows": len(skipped), "first": skipped[:10]}}
 
