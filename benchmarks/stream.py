@@ -80,12 +80,10 @@ def resume(folder: Path, rows: int) -> dict[str, Any]:
 
 
 def model(folder: Path, rows: int) -> dict[str, Any]:
-    """A small random model with SmolLM2's tokenizer, so that memory is the data's."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+    """A small random model with 258 tokens, so that memory is the data's and not the logits'."""
+    from tests.tiny import make_model
 
-    shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "tie_word_embeddings": True}
-    opened(folder).maker.tokenizer.save_pretrained(folder / "model")
-    LlamaForCausalLM(LlamaConfig(vocab_size=49152, **shape)).save_pretrained(folder / "model")  # type: ignore[arg-type]
+    make_model(folder / "model")
     return {}
 
 
@@ -100,7 +98,7 @@ def peer(folder: Path, rows: int) -> dict[str, Any]:
 
 
 def report(repeats: int) -> None:
-    """A set of 5 GB ($TUNE_BENCH_GB): one pass, a resume in the midst of it, 30 steps of a small model, and `datasets`."""
+    """A set of 5 GB ($TUNE_BENCH_GB): one pass, a resume in the midst of it, 100 steps of a small model, and `datasets`."""
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="tune-bench-") as where:
 
@@ -115,8 +113,15 @@ def report(repeats: int) -> None:
         rows = part("make", float(os.environ.get("TUNE_BENCH_GB", "5")))["rows"]
         for name in ("walk", "resume", "peer", "model"):
             part(name, rows)
-        own = [f"model.id={where}/model", "model.source=local", "model.wheel=null", f"output_dir={where}", "trainer.batch_size=2"]
-        argv = [str(Path(sys.executable).parent / "tune"), f"recipe={where}/stream.yaml", "trainer.max_steps=30", "hub=none", *own]
+        own = [
+            f"model.id={where}/model",
+            "model.source=local",
+            "model.wheel=null",
+            f"output_dir={where}",
+            "task.max_length=3000",
+            "trainer.batch_size=4",
+        ]
+        argv = [str(Path(sys.executable).parent / "tune"), f"recipe={where}/stream.yaml", "trainer.max_steps=100", "hub=none", *own]
         sample = run(Job(argv=[*argv, "eval.generate=false"]))
         results["train"] = {"wall_s": sample.wall_s, "peak_rss_bytes": sample.peak_rss_bytes}
         print(f"   train  wall_s {sample.wall_s:.1f}, peak_rss_bytes {sample.peak_rss_bytes / 1e9:.2f} GB")
