@@ -52,6 +52,19 @@ def test_what_no_run_uses_is_deleted_and_nothing_else(capsys: pytest.CaptureFixt
 
 
 @pytest.mark.usefixtures("project")
+def test_what_a_waiting_or_an_unreadable_plan_may_need_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = make_run()
+    prepare = Path(plan.stage("prepare").folder)
+    (Path(plan.folder) / "plans").mkdir()
+    (Path(plan.folder) / "plan.json").rename(Path(plan.folder) / "plans" / "next.json")
+    assert main(["cache", "rm", "--unused", "--yes"]) == 0
+    assert prepare.is_dir()
+    (Path(plan.folder) / "plan.json").write_text("{")
+    assert main(["cache", "rm", "--unused", "--yes"]) == 4
+    assert prepare.is_dir()
+
+
+@pytest.mark.usefixtures("project")
 def test_one_is_deleted_by_its_name_or_the_beginning_of_it(capsys: pytest.CaptureFixture[str]) -> None:
     plan = make_run()
     key = plan.stage("prepare").key

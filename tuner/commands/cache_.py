@@ -9,17 +9,16 @@ import dataclasses
 import shutil
 import sys
 import time
-from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuner.commands.inventory import human_age, human_size, output_folder, size_of
+from tuner.commands.inventory import human_age, human_size, output_folder, size_of, users
 from tuner.commands.request import Request, parse
 from tuner.errors import TuneError, nearest
-from tuner.plan import SHARED, read_plan
+from tuner.plan import SHARED
 from tuner.render import out, print_json, table
-from tuner.runs import disk_error, in_use, list_runs, lock, read_json
+from tuner.runs import disk_error, in_use, lock, read_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,18 +57,10 @@ def main(args: list[str]) -> int:
 
 
 def entries(output_dir: Path) -> list[Entry]:
-    """What lies in the cache of an output folder, the newest first."""
-    users = defaultdict[str, list[str]](list)
-    for run in list_runs(output_dir):
-        try:
-            stages = read_plan(run / "plan.json").stages
-        except TuneError:  # a damaged plan: it may need any of them, but nobody can say
-            continue
-        for stage in stages:
-            if stage.name in SHARED:
-                users[Path(stage.folder).name].append(f"{run.parent.name}@{run.name}")
+    """What lies in the cache of an output folder, the newest first. Raises TuneError (code 4) when a run's plan cannot be read."""
+    runs = users(output_dir)
     folders = [f for stage in SHARED for f in (output_dir / ".cache").glob(f"{stage}-*") if f.is_dir()]
-    return sorted((_entry(f, users[f.name]) for f in folders), key=lambda e: e.age_s)
+    return sorted((_entry(f, runs.get(f.name, [])) for f in folders), key=lambda e: e.age_s)
 
 
 def _entry(folder: Path, runs: list[str]) -> Entry:

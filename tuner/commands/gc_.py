@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuner.commands.inventory import human_size, is_finished, output_folder, size_of
+from tuner.commands.inventory import human_size, is_finished, output_folder, size_of, users
 from tuner.commands.request import parse
 from tuner.errors import TuneError
 from tuner.plan import SHARED, read_plan
@@ -58,7 +58,7 @@ def find_waste(output_dir: Path) -> list[Waste]:
     """Everything under an output folder that no run needs. Raises TuneError (code 4) when a plan cannot be read: it might need a cache."""
     runs = sorted({p.parent for p in output_dir.glob("*/*/plan.json")} | {p.parent for p in output_dir.glob("*/*/plans")})
     idle = [r for r in runs if not in_use(r)]
-    found = [*_checkpoints(idle), *_orphans(output_dir, runs), *_remains(output_dir)]
+    found = [*_checkpoints(idle), *_orphans(output_dir), *_remains(output_dir)]
     whole = {w.path for w in found}
     return found + [w for w in _temporary(output_dir, idle) if not whole.intersection(w.path.parents)]
 
@@ -70,10 +70,9 @@ def _checkpoints(idle: list[Path]) -> Iterator[Waste]:
             yield Waste(path=checkpoints, why="checkpoints of a finished run", locked=run)
 
 
-def _orphans(output_dir: Path, runs: list[Path]) -> Iterator[Waste]:
+def _orphans(output_dir: Path) -> Iterator[Waste]:
     """Shared results that no plan refers to, neither a run's last plan nor one that waits in its `plans/`."""
-    plans = [read_plan(p) for run in runs for p in (*run.glob("plan.json"), *run.glob("plans/*.json"))]
-    needed = {Path(s.folder).name for plan in plans for s in plan.stages if s.name in SHARED}
+    needed = users(output_dir)
     for stage in SHARED:
         for folder in sorted((output_dir / ".cache").glob(f"{stage}-*")):
             if folder.name not in needed and not in_use(folder):

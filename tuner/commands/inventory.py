@@ -6,13 +6,14 @@ import contextlib
 import dataclasses
 import os
 import time
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tuner.commands.request import Request
 from tuner.errors import TuneError
-from tuner.plan import Plan, read_plan
+from tuner.plan import SHARED, Plan, read_plan
 from tuner.runs import find_run, in_use, is_done, read_json
 from tuner.schema.recipe import Recipe
 
@@ -72,6 +73,19 @@ def inspect_run(folder: Path) -> RunInfo:
         size_bytes=size_of(folder),
         folder=str(folder),
     )
+
+
+def users(output_dir: Path) -> dict[str, list[str]]:
+    """Folder of a shared result -> the runs that name it, in their last plan or in one that waits in `plans/`.
+
+    Raises TuneError (code 4) when a plan cannot be read: it might need any of them.
+    """
+    found = defaultdict[str, list[str]](list)
+    for run in sorted({p.parent for p in output_dir.glob("*/*/plan.json")} | {p.parent for p in output_dir.glob("*/*/plans")}):
+        plans = [read_plan(p) for p in (*run.glob("plan.json"), *run.glob("plans/*.json"))]
+        for folder in {Path(s.folder).name for plan in plans for s in plan.stages if s.name in SHARED}:
+            found[folder].append(f"{run.parent.name}@{run.name}")
+    return found
 
 
 def is_finished(folder: Path, plan: Plan) -> bool:
