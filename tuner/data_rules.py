@@ -14,6 +14,7 @@ from tuner.schema.transforms.base import Transform
 from tuner.schema.transforms.reading import faults, read_step
 
 Finding = tuple[str, str, str]
+PLACES = ("path", "id", "url", "url_env")  # where rows may be
 
 
 def rows(recipe: Recipe) -> Iterator[Finding]:
@@ -46,7 +47,7 @@ def _meant(name: str, others: list[str]) -> str:
 
 def _place(name: str, source: Data, others: list[str]) -> Iterator[Finding]:
     """A source names one place of its rows."""
-    named = [key for key in ("path", "id", "url", "url_env") if getattr(source, key)]
+    named = [key for key in PLACES if getattr(source, key)]
     if len(named) != 1:
         both = f"both {' and '.join(f'`{source_key(name, key)}`' for key in named)} are set"
         fix = "set `path` (files), `id` (Hub dataset) or `url` (database)" + ("" if name else ", or choose one: `tune ls data`")
@@ -70,10 +71,10 @@ def mixing(recipe: Recipe) -> Iterator[Finding]:
             if getattr(data, key) is not None:
                 yield f"data.{key}", f"`data.{key}` has no mix", "name the sources: `data.mix: {one: {path: …}, other: {path: …}}`"
         return
-    if beside := next((key for key in ("path", "id", "url", "url_env") if getattr(data, key)), None):
+    if beside := next((key for key in PLACES if getattr(data, key)), None):
         yield f"data.{beside}", f"`data.{beside}` stands beside `data.mix`", "make it one of the mix's sources"
     for spec in dataclasses.fields(RowSource):
-        if spec.name not in ("path", "id", "url", "url_env", *FOR_ALL) and getattr(data, spec.name) != default_of(spec):
+        if spec.name not in (*PLACES, *FOR_ALL) and getattr(data, spec.name) != default_of(spec):
             fix = "say it in each source that it is about"
             yield f"data.{spec.name}", f"`data.{spec.name}` stands beside `data.mix`", fix
     weighted = bool(data.mix_rows or data.mix_temperature) or any(s.weight for s in data.mix.values())
@@ -87,6 +88,9 @@ def streaming(recipe: Recipe) -> Iterator[Finding]:
     """A stream has no end, and is never there as a whole."""
     data, trainer = recipe.data, recipe.trainer
     if not data.streaming:
+        if recipe.hardware.num_workers:
+            what = "`hardware.num_workers` is for streams: prepared rows are mapped from disk, and need nobody to make them"
+            yield "hardware.num_workers", what, "remove it, or set `data.streaming=true`"
         return
     if trainer.max_steps is None:
         yield "data.streaming", "a stream has no length: `trainer.max_steps` is not set", "set it: a step takes `trainer.batch_size` rows"

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
+from torch.utils.data import DataLoader
 
-from tests.lab import Lab, make_lab, tiny_tokenizer
+from tests.lab import Lab, make_lab, tiny_tokenizer, train
 from tuner.data.formats import shards as shard_module
 from tuner.data.formats.shards import Shard, shards
 from tuner.data.heads import heads
@@ -115,6 +116,30 @@ def test_workers_make_the_batches_of_one_process(lab: Lab) -> None:
         (done,) = lab.folder.glob(f"w{workers}/small/*/adapter_model.safetensors")
         outputs.append(done.read_bytes())
     assert outputs[:2] == outputs[2:]
+
+
+def test_so_many_workers_are_started_as_were_asked_for_and_none_is_forked(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+
+    real = DataLoader.__init__
+
+    def noted(self: Any, rows: Any, **options: Any) -> None:
+        asked.append(options)
+        real(self, rows, **(options | {"num_workers": 0, "multiprocessing_context": None}))
+
+    monkeypatch.setattr(DataLoader, "__init__", noted)
+    train(lab.run(*ON, "hardware.num_workers=3", "eval=none"))
+    assert [(o["num_workers"], o["multiprocessing_context"]) for o in asked] == [(3, "spawn")]
+
+
+def test_rows_move_within_their_block_and_no_further(lab: Lab) -> None:
+    plain = opened(lab, "data.shuffle_rows=1")
+    order = [int(sample[1:-1]) for sample in walked(plain, 60)]
+    runs = [[order[0]]]
+    for number in order[1:]:
+        runs[-1].append(number) if number == runs[-1][-1] + 1 else runs.append([number])
+    assert len(runs) <= len(plain.feeds[0].shards), "each part in its own order"
+    assert walked(opened(lab, "data.shuffle_rows=60"), 60) != walked(plain, 60)
 
 
 def test_a_run_says_what_it_took_and_left_out(lab: Lab) -> None:
@@ -236,11 +261,12 @@ def test_skipped_rows_are_counted_and_listed(lab: Lab, content: str, monkeypatch
         ("data.limit=5", "a stream has no limit"),
         ("data.transforms=[drop_duplicates]", "`drop_duplicates` needs all rows"),
         ("data.eval_group=x", "`data.eval_group` needs all rows"),
+        ("data.streaming=false hardware.num_workers=2", "`hardware.num_workers` is for streams"),
     ],
 )
 def test_what_a_stream_cannot_do_is_told_in_the_plan(lab: Lab, change: str, what: str) -> None:
     with pytest.raises(TuneError) as caught:
-        lab.plan(*ON, change)
+        lab.plan(*ON, *change.split())
     assert any(what in problem.what for problem in caught.value.problems)
 
 

@@ -26,6 +26,6 @@ class Hardware(Section):
     micro_batch_size: int | None = opt(None, ge=1)
     """Rows in one forward pass; the rest of `trainer.batch_size` is accumulated. Default: all on CPU, at most 8 on a GPU."""
     num_workers: int = opt(0, ge=0)
-    """Processes that make batches beside the training (streaming: they read and tokenize); 0: the training process does it."""
+    """Streaming: processes that read and tokenize beside the training; 0: the training process does it."""
     num_threads: int | None = opt(None, ge=1)
     """CPU threads; default: every core this process may use."""
