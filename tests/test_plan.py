@@ -100,6 +100,7 @@ OTHER: dict[str, Any] = {  # values for keys whose default does not tell what an
 HELD_OUT_KEYS = "eval_split eval_fraction eval_rows eval_group eval_stratify id config revision split limit"
 HELD_OUT = {f"data.{key}" for key in HELD_OUT_KEYS.split()}
 MIXED = {"data.mix", "data.mix_rows", "data.mix_temperature"}  # tests/data/test_mix.py
+STREAMED = {"data.shuffle_rows", "hardware.num_workers"}  # keys of a stream
 DATABASE = {"data.url", "data.url_env"}  # instead of a path
 SWITCHES = {"eval.enabled", "hub.enabled"}  # these take stages away
 
@@ -125,8 +126,8 @@ def test_every_key_affects_the_stages_it_says(key: str) -> None:
     cls, spec = all_keys()[key]
     section = key.partition(".")[0]
     base = ["adapter=qlora", "tracking=wandb"] if section in ("adapter", "tracking") else []
-    base += ["trainer.max_steps=5"] if key in ("data.streaming", "data.shuffle_rows") else []
-    base += ["data.streaming=true"] if key == "data.shuffle_rows" else []
+    base += ["trainer.max_steps=5"] if key in ("data.streaming", *STREAMED) else []
+    base += ["data.streaming=true"] if key in STREAMED else []
     base += ["trainer.eval_steps=5"] if key in ("trainer.load_best_model_at_end", "trainer.early_stopping_patience") else []
     value = another(key, cls, spec)
     override = f"{key}={json.dumps(value)}" if isinstance(value, str) else f"{key}={_typed(value)}"
