@@ -18,14 +18,15 @@ MOST_BARS = 14
 def audit(rows: list[TokenRow], tokenizer: PreTrainedTokenizerBase, *, end_of_turn: str) -> dict[str, Any]:
     """Counts over all rows and one decoded sample, as `audit.json` holds them."""
     tokens = sum(len(r.ids) for r in rows)
-    supervised = sum(int(r.trained.sum()) for r in rows)
-    sample = next((r for r in rows if r.trained.any() and not r.truncated), rows[0] if rows else None)
+    counts = [r.supervised for r in rows]
+    supervised = sum(counts)
+    sample = next((r for r, count in zip(rows, counts, strict=True) if count and not r.truncated), rows[0] if rows else None)
     return {
         "rows": len(rows),
         "tokens": tokens,
         "supervised_tokens": supervised,
         "share": supervised / tokens if tokens else 0.0,
-        "rows_fully_masked": sum(not r.trained.any() for r in rows),
+        "rows_fully_masked": counts.count(0),
         "rows_truncated": sum(r.truncated for r in rows),
         "rows_split": sum(r.piece == 1 for r in rows),
         "end_of_turn": end_of_turn,
@@ -81,7 +82,7 @@ def statistics(rows: list[TokenRow]) -> dict[str, Any]:
     return {
         "rows": len(rows),
         "tokens": int(lengths.sum()),
-        "supervised_tokens": sum(int(r.trained.sum()) for r in rows),
+        "supervised_tokens": sum(r.supervised for r in rows),
         "duplicates": len(rows) - len({hash(r.ids.tobytes()) for r in rows}),
         "length": {
             "min": int(lengths.min()),

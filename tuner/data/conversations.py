@@ -76,7 +76,7 @@ def prepare(run: Run, rows: Rows, tokenizer: PreTrainedTokenizerBase, task: Sft,
     }
     audited = audit(whole, tokenizer, end_of_turn=end_of_turn(tokenizer)) | counts
     gate(audited, max_length=task.max_length)
-    kept = [row for row in whole if row.trained.any()]
+    kept = [row for row in whole if row.supervised]
     write_rows(folder, kept)
     facts: dict[str, Any] = {
         "train": statistics(kept),

@@ -81,7 +81,7 @@ class Maker:
         rows.skipped += found.misfits
         if not self.task.packing and self.data.overlong is Overlong.truncate:
             return found.examples
-        tokens = [row for row in self._tokens(found.examples) if row.trained.any()]
+        tokens = [row for row in self._tokens(found.examples) if row.supervised]
         if self.data.overlong is Overlong.drop:
             tokens = [row for row in tokens if not row.truncated]
         if not self.task.packing:

@@ -57,7 +57,7 @@ def show(run: Run, rows: Rows, index: int) -> dict[str, Any]:
     tokenizer = tokenizer_of(run)
     (source,) = conversations(run, rows[index : index + 1])
     (row,) = tokenize(source.examples, tokenizer, _task(run))
-    counts = {"tokens": len(row.ids), "supervised_tokens": int(row.trained.sum()), "truncated": row.truncated}
+    counts = {"tokens": len(row.ids), "supervised_tokens": row.supervised, "truncated": row.truncated}
     return {"place": rows.place(index), "source": source.name, **counts, "segments": segments(row, tokenizer)}
 
 
