@@ -7,7 +7,6 @@ and masks go to OUT, so that they can be compared. `warm_s`: the same again, fou
 
 from __future__ import annotations
 
-import gc
 import json
 import resource
 import sys
@@ -61,11 +60,12 @@ def tune(rows: str, model: str, backend: str) -> tuple[dict[str, Any], list[Any]
     from tuner.files import hashes
     from tuner.schema.data import Backend, Data
     from tuner.schema.task import Sft
+    from tuner.worker import settle_memory
 
     tokenizer, task = AutoTokenizer.from_pretrained(model), Sft(max_length=MAX_LENGTH)
     found: dict[str, Any] = {}
     again: dict[str, Any] = {}
-    gc.freeze()  # as our worker does
+    settle_memory()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with clock(found):

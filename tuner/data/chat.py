@@ -83,13 +83,17 @@ def render(example: Example, forms: Forms, loss_on: LossOn) -> tuple[str, list[S
 
     Behind a last answer stands a mark to stop at, where the template writes none (`Template.closing`).
     """
-    flags = [m.get("train", True) for m in example["messages"]]
-    masker, messages = forms.masker, example["messages"]
-    if any("train" in m for m in messages):
+    masker, messages, tools = forms.masker, example["messages"], example["tools"]
+    flags = [True] * len(messages)
+    form = forms.of(messages, tools)  # a conversation that has one says nothing of training and of tools
+    if form:
+        text, found = form.fill(messages)
+    else:
+        flags = [m.get("train", True) for m in messages]
         messages = [{k: v for k, v in m.items() if k != "train"} for m in messages]
-    messages, tools = fitted(messages, example["tools"], masker)
-    form = forms.of(messages, tools)
-    text, found = form.fill(messages) if form else (masker.render(messages, tools=tools), None)
+        messages, tools = fitted(messages, tools, masker)
+        form = forms.of(messages, tools)
+        text, found = form.fill(messages) if form else (masker.render(messages, tools=tools), None)
     closing = masker.closing(messages[-1]) if messages[-1]["role"] == "assistant" else ""
     if loss_on is LossOn.all:
         return text + closing, [(0, len(text + closing))]
