@@ -86,6 +86,7 @@ def render(example: Example, forms: Forms, loss_on: LossOn) -> tuple[str, list[S
     masker, messages, tools = forms.masker, example["messages"], example["tools"]
     flags = [True] * len(messages)
     form = forms.of(messages, tools)  # a conversation that has one says nothing of training and of tools
+    found: dict[int, Span] | None = None
     if form:
         text, found = form.fill(messages)
     else:
