@@ -19,6 +19,7 @@ from tuner.plan import FORMAT, Plan, make_plan, read_plan
 from tuner.runs import is_done, mark_done
 from tuner.schema.base import default_of, opt, stages_affected
 from tuner.schema.compose import compose
+from tuner.schema.describe import describe
 from tuner.schema.trainer import Trainer
 from tuner.schema.walk import all_keys
 
@@ -90,6 +91,13 @@ OTHER: dict[str, Any] = {  # values for keys whose default does not tell what an
     "data.names": ["text"],
     "adapter.target_modules": ["q_proj"],
     "adapter.modules_to_save": ["lm_head"],
+    "adapter.exclude_modules": ["q_proj"],
+    "adapter.feedforward_modules": ["down_proj"],
+    "adapter.layers_to_transform": [1],
+    "adapter.rank_pattern": {"q_proj": 4},
+    "adapter.alpha_pattern": {"q_proj": 4},
+    "adapter.freeze": ["mlp"],
+    "adapter.unfreeze": ["norm"],
     "eval.metrics": ["json"],
     "hub.repo_id": "me/other",
     "model.shape.tie_word_embeddings": False,
@@ -116,6 +124,8 @@ def another(key: str, cls: type, spec: dataclasses.Field[Any]) -> Any:
         return not default
     if isinstance(default, float):
         return default / 2 + 0.01
+    if "float" in str(hint):
+        return 1.5
     if isinstance(default, int) or "int" in str(hint):
         return (default if isinstance(default, int) else 5) + 3
     return "other"
@@ -125,7 +135,10 @@ def another(key: str, cls: type, spec: dataclasses.Field[Any]) -> Any:
 def test_every_key_affects_the_stages_it_says(key: str) -> None:
     cls, spec = all_keys()[key]
     section = key.partition(".")[0]
-    base = ["adapter=qlora", "tracking=wandb"] if section in ("adapter", "tracking") else []
+    base = ["tracking=wandb"] if section == "tracking" else []
+    if section == "adapter":
+        options = describe(key).options
+        base = [f"adapter={'qlora' if 'qlora' in options else options[0]}"]
     base += ["trainer.max_steps=5"] if key in ("data.streaming", *STREAMED) else []
     base += ["data.streaming=true"] if key in STREAMED else []
     base += ["trainer.eval_steps=5"] if key in ("trainer.load_best_model_at_end", "trainer.early_stopping_patience") else []
@@ -138,7 +151,7 @@ def _typed(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ",".join(f"{k}:{v}" for k, v in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ",".join(value) + "]"
+        return "[" + ",".join(map(str, value)) + "]"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

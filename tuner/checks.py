@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tuner.data_rules import RULES as DATA_RULES
-from tuner.schema.adapter import QLora
+from tuner.schema.adapter import MOVES_THE_BASE, Bias, Init, Lora, QLora, Quant
 from tuner.schema.hardware import Device
 from tuner.schema.model import Source
 from tuner.schema.recipe import Recipe
@@ -50,6 +50,24 @@ def precision(recipe: Recipe) -> Iterator[Finding]:
         yield "adapter.quant", "bitsandbytes has no kernels for mps", "use `adapter=lora`, or another `hardware`"
 
 
+def starting(recipe: Recipe) -> Iterator[Finding]:
+    """A start that moves the base is saved as what was learned since: by PEFT's arithmetic, which knows the two matrices alone."""
+    adapter, key = recipe.adapter, "adapter.init_lora_weights"
+    if not isinstance(adapter, Lora) or adapter.init_lora_weights not in MOVES_THE_BASE:
+        return
+    start = adapter.init_lora_weights
+    for beside in ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern"):
+        if getattr(adapter, beside):
+            yield key, f"`{key}={start}` contradicts `adapter.{beside}`", "remove one of the two"
+    if adapter.bias is not Bias.none:
+        yield key, f"`{key}={start}` contradicts `adapter.bias={adapter.bias}`", "use `adapter.bias=none`"
+    four_bit = isinstance(adapter, QLora) and adapter.quant is not Quant.int8
+    if start is Init.loftq and not four_bit:
+        yield key, "LoftQ starts from what quantising to 4 bits lost, and the base is not quantised so", "use `adapter=loftq`"
+    if start is not Init.loftq and isinstance(adapter, QLora):
+        yield key, f"`{key}={start}` takes a part out of weights that are quantised", "use `adapter=lora`, or `adapter=loftq`"
+
+
 def batch(recipe: Recipe) -> Iterator[Finding]:
     """The global batch is made of whole micro-batches."""
     micro, rows = recipe.hardware.micro_batch_size, recipe.trainer.batch_size
@@ -78,4 +96,4 @@ def model_source(recipe: Recipe) -> Iterator[Finding]:
         yield "model.revision", "`model.revision` belongs to a Hub model", "remove it: a local folder has no revisions"
 
 
-RULES = (names, *DATA_RULES, measuring, precision, batch, packing, model_source)
+RULES = (names, *DATA_RULES, measuring, precision, starting, batch, packing, model_source)

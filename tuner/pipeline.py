@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import time
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from tuner.data.heads import streamed
 from tuner.data.kept import keep
 from tuner.data.splits import facts, held_out, split
 from tuner.environment import snapshot
-from tuner.errors import ENVIRONMENT, TuneError
+from tuner.errors import ENVIRONMENT, GATE, TuneError
 from tuner.eval.compare import compare
 from tuner.eval.scores import Scored, summary
 from tuner.hub.preflight import preflight
@@ -23,10 +24,14 @@ from tuner.plan import SHARED, Stage
 from tuner.progress import clock
 from tuner.registry import load
 from tuner.runs import lock, mark_done, read_json, write_json, write_text
+from tuner.schema.adapter import QLora
 from tuner.summary import summarise
 from tuner.tasks import Task
 from tuner.train.fit import fit
 from tuner.train.tracking import trackers_ready
+
+# How near the loss of a loaded result comes to that before it was saved; a base that was quantised while training is not when measured.
+NEAR, QUANTISED_NEAR = 0.01, 0.2
 
 
 def execute(run: Run, *, only: tuple[str, ...] = ()) -> None:
@@ -135,9 +140,25 @@ STAGES = {"prepare": prepare_stage, "baseline": baseline_stage, "train": train_s
 
 def _measure(run: Run, task: Task, tuned: Path | None) -> list[Scored]:
     model = task.load(run, tuned=tuned)
+    if tuned is not None:
+        _same(run, task.probe(run, model))
     rows = task.score(run, model, held_out(run))
     del model
     return rows
+
+
+def _same(run: Run, loaded: float) -> None:
+    """Raises TuneError (code 3) when a result, loaded onto a fresh base, is not what training held in memory."""
+    stage = run.plan.stage("train")
+    trained = read_json(run.folder / "stages" / f"train-{stage.key}.json").get("probe_loss")
+    if trained is None:  # trained by an earlier release
+        return
+    near = QUANTISED_NEAR if isinstance(run.recipe.adapter, QLora) else NEAR
+    run.tell(f"the result was loaded: a loss of {loaded:.4f} on training rows, {trained:.4f} before it was saved")
+    if not math.isclose(loaded, trained, rel_tol=near, abs_tol=near):
+        what = f"the saved result is not what was trained: its loss on training rows is {loaded:.4g}, and was {trained:.4g}"
+        fix = "nothing is measured or published; train again (`tune rm` the run), and report it with `tune doctor`"
+        raise TuneError(what, str(run.folder), fix, code=GATE)
 
 
 def write_rows(path: Path, rows: list[Scored]) -> None:

@@ -133,9 +133,8 @@ class Results:
         """How it was tuned: `LoRA, rank 16` or `full fine-tuning`."""
         adapter = self.recipe.adapter
         if not isinstance(adapter, Lora):
-            return "full fine-tuning"
-        name = {"lora": "LoRA", "qlora": "QLoRA"}.get(adapter.kind, adapter.kind)
-        return f"{'DoRA' if adapter.use_dora else name}, rank {adapter.r}"
+            return adapter.label
+        return f"{'DoRA' if adapter.use_dora else adapter.label}, rank {adapter.r}"
 
     def changed(self) -> list[Setting]:
         """Every recipe value that is not the schema's default: what a person wrote first, then what the options chosen bring along."""

@@ -12,6 +12,7 @@ import pytest
 from tests.conftest import ROOT
 from tuner.cli import main
 from tuner.commands.completion_ import complete
+from tuner.schema.documents import list_options
 
 pytestmark = pytest.mark.usefixtures("project")
 
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("project")
         ("tune re", ["recipe=", "report"]),
         ("tune recipe=q", ["recipe=quickstart"]),
         ("tune recipe=quickstart adap", ["adapter.", "adapter="]),
-        ("tune recipe=quickstart adapter=", [f"adapter={o}" for o in ("dora", "full", "lora", "qlora", "rslora")]),
+        ("tune recipe=quickstart adapter=", [f"adapter={o}" for o in list_options("adapter")]),
         ("tune recipe=quickstart trainer.lea", ["trainer.learning_rate="]),
         ("tune recipe=quickstart trainer.load_best_model_at_end=", [f"trainer.load_best_model_at_end={v}" for v in ("false", "true")]),
         ("tune show recipe=quickstart trainer.precision=b", ["trainer.precision=bf16"]),

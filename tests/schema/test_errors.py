@@ -9,6 +9,7 @@ import pytest
 from tuner.checks import RULES
 from tuner.errors import BAD_RECIPE, Problem, TuneError
 from tuner.schema.compose import compose
+from tuner.schema.documents import list_options
 
 
 def faults(*overrides: str, recipe: str = "mine.yaml") -> list[Problem]:
@@ -84,7 +85,7 @@ def test_all_faults_of_file_command_line_and_rules_come_together() -> None:
 
 def test_an_unknown_option_lists_the_options() -> None:
     problem = only("adapter=qlra")
-    assert problem.fix == "did you mean `qlora`? adapter: dora, full, lora, qlora, rslora"
+    assert problem.fix == "did you mean `qlora`? adapter: " + ", ".join(list_options("adapter"))
 
 
 def test_an_unknown_recipe_names_the_nearest() -> None:
@@ -111,7 +112,7 @@ def test_a_missing_recipe_file_is_named() -> None:
         ("trainer.batch_size=null", "`trainer.batch_size` takes int, not None"),
         ("eval.enabled=maybe", "`eval.enabled` takes bool, not 'maybe'"),
         ("adapter.bias=some", "`adapter.bias` takes none | all | lora_only, not 'some'"),
-        ("adapter.target_modules={a: 1}", "`adapter.target_modules` takes str | list[str], not {'a': 1}"),
+        ("adapter.target_modules={a: 1}", "`adapter.target_modules` takes str | list[str] | null, not {'a': 1}"),
         ("eval.metrics=json", "`eval.metrics` takes list[str], not 'json'"),
         ("data.columns=a", "`data.columns` takes dict[str, str], not 'a'"),
         ("seed=", "`seed` takes int, not ''"),

@@ -42,7 +42,7 @@ def trained_model(lab: Lab, *overrides: str) -> tuple[Any, dict[str, torch.Tenso
     task, kept = task_of(run), {}
 
     class Keeping:
-        trainer, save = staticmethod(task.trainer), staticmethod(task.save)
+        trainer, save, probe = staticmethod(task.trainer), staticmethod(task.save), staticmethod(task.probe)
 
         @staticmethod
         def load(run: Any, *, trainable: bool) -> Any:

@@ -7,6 +7,7 @@ conversations and `packs.npy` int64 says where each pack ends in `order.npy`, th
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,11 @@ class TokenRows(Dataset[dict[str, Any]]):
             return {"rows": [self.row(index)]}
         start = self.packs[index - 1] if index else 0
         return {"rows": [self.row(int(i)) for i in self.order[start : self.packs[index]]]}
+
+    def first(self, count: int) -> list[TokenRow]:
+        """The first conversations, as they were written."""
+        bounds = [0, *self.ends[:count].tolist()]
+        return [TokenRow(ids=self.ids[a:b].copy(), trained=self.trained[a:b].copy(), truncated=False) for a, b in pairwise(bounds)]
 
     def row(self, index: int) -> dict[str, list[int]]:
         """One conversation."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch.nn.functional import cross_entropy
 
 from tuner.data.chat import TokenRow
@@ -42,7 +43,11 @@ def row_losses(model: Any, rows: list[TokenRow], *, tick: Callable[[int], None] 
 
 def _token_losses(model: Any, ids: torch.Tensor, mask: torch.Tensor, predicted: torch.Tensor) -> torch.Tensor:
     """Loss of each token marked in `predicted` [rows, width - 1], in row order."""
-    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    prompted = isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning
+    if prompted:  # its vectors stand before the text, or before the keys
+        logits = model(input_ids=ids, attention_mask=mask).logits[:, -ids.shape[1] : -1][predicted].float()
+        return cross_entropy(logits, ids[:, 1:][predicted], reduction="none")
+    causal: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     hidden = causal.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state[:, :-1][predicted]
     logits = causal.get_output_embeddings()(hidden).float()
     cap = getattr(causal.config, "final_logit_softcapping", None)

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import re
+import warnings
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import peft
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraModel, PeftModel, PromptTuningInit, get_peft_model
 from peft.helpers import disable_input_dtype_casting
 from transformers import BitsAndBytesConfig, PreTrainedModel, TrainingArguments
 
 from tuner.errors import ENVIRONMENT, TuneError
+from tuner.model.starts import starting_point
 from tuner.registry import load
-from tuner.schema.adapter import Adapter, Full, Lora, QLora, Quant
+from tuner.schema.adapter import AdaLora, Adapter, Full, Init, Lora, Modules, QLora, Quant
+from tuner.schema.base import plain
+from tuner.schema.beyond_lora import BOFT, LayerNorm, Prompt
 
 
 def quantization(adapter: Adapter, dtype: torch.dtype) -> BitsAndBytesConfig | None:
@@ -35,49 +43,126 @@ def quantization(adapter: Adapter, dtype: torch.dtype) -> BitsAndBytesConfig | N
     )
 
 
-def wrap(base: PreTrainedModel, adapter: Adapter) -> PreTrainedModel | PeftModel:
-    """The model to train, with just the right parameters requiring gradients. Raises TuneError (code 2) when no module fits the targets."""
+def wrap(base: PreTrainedModel, adapter: Adapter, *, start: bool = True) -> PreTrainedModel | PeftModel:
+    """The model to train, with just the right parameters requiring gradients.
+
+    Without `start` its matrices begin at nothing, whatever the recipe says: for a model that has no weights (`load_empty`).
+    Raises TuneError (code 2) when no module fits the targets.
+    """
     if isinstance(adapter, Full):
-        return base.requires_grad_(True)
-    assert isinstance(adapter, Lora)
-    config = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=adapter.r,
-        lora_alpha=adapter.lora_alpha,
-        lora_dropout=adapter.lora_dropout,
-        target_modules=adapter.target_modules,
-        modules_to_save=adapter.modules_to_save or None,
-        bias=adapter.bias.value,
-        use_rslora=adapter.use_rslora,
-        use_dora=adapter.use_dora,
-    )
+        return _chosen(base, adapter)
+    if isinstance(adapter, Modules):
+        _are_there(base, adapter.modules_to_save, "adapter.modules_to_save")
+    base.requires_grad_(False)
+    config = configuration(adapter, base, start=start)
+    try:
+        with _quiet():
+            model: PeftModel = get_peft_model(base, config)
+    except (ValueError, re.error) as error:
+        raise _does_not_fit(base, adapter, error) from error
+    if (
+        isinstance(adapter, BOFT)
+        and next(p for n, p in model.named_parameters() if "boft_R" in n).shape[0] != adapter.boft_n_butterfly_factor
+    ):
+        fix = "PEFT compiles them with CUDA's compiler; with 1 none is needed"
+        raise TuneError("more than one butterfly factor needs a CUDA kernel", "adapter.boft_n_butterfly_factor", fix, code=ENVIRONMENT)
+    if isinstance(adapter, Prompt):  # what it started from is told by the recipe; PEFT would look for the tokenizer again
+        config.prompt_tuning_init, config.prompt_tuning_init_text, config.tokenizer_name_or_path = PromptTuningInit.RANDOM, None, None
+    return model
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what PEFT warns of where nothing is wrong, or nothing can be done: each with its reason."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Failed to load the CUDA extension")  # BOFT's kernel; the same in PyTorch is there
+        warnings.filterwarnings("ignore", message="Unsupported layer type")  # norm tuning of an RMSNorm, which it copies as any module
+        warnings.filterwarnings("ignore", message="Setting boft_n_butterfly_factor to 1")  # as it is by default; more is refused
+        warnings.filterwarnings("ignore", message="lora with eva initialization used with low_cpu")  # advice, of memory alone
+        warnings.filterwarnings("ignore", message="The following rank_pattern keys did not match")  # AdaLoRA's own, by parameter
+        yield
+
+
+def configuration(adapter: Adapter, base: PreTrainedModel, *, start: bool = True) -> Any:
+    """PEFT's configuration with the values of ours: the fields have the same names."""
+    cls = getattr(peft, adapter.config)
+    known = {spec.name for spec in dataclasses.fields(cls)}
+    values = {name: value for name, value in plain(adapter).items() if name in known}
+    if isinstance(adapter, Lora):
+        values["init_lora_weights"] = starting_point(adapter) if start else True
+        if values["init_lora_weights"] == Init.eva.value:
+            values["eva_config"] = peft.EvaConfig()
+    if isinstance(adapter, AdaLora):  # the steps are told by `train/adalora.py`, which knows them
+        values |= {"tinit": 0, "tfinal": 0, "total_step": 1, "orth_reg_weight": 0.0}
+    if isinstance(adapter, Prompt) and adapter.prompt_tuning_init_text and start:
+        values |= {"prompt_tuning_init": PromptTuningInit.TEXT, "tokenizer_name_or_path": base.name_or_path}
+    return cls(task_type="CAUSAL_LM", **{name: value for name, value in values.items() if value not in (None, [], {})})
+
+
+def _chosen(base: PreTrainedModel, adapter: Full) -> PreTrainedModel:
+    """All of the base, or what the patterns leave. Raises TuneError (code 2) for one that finds nothing, and when nothing is left."""
+    names = [name for name, _ in base.named_parameters()]
+    for key in ("unfreeze", "freeze"):
+        for pattern in getattr(adapter, key):
+            try:
+                found = any(re.search(pattern, name) for name in names)
+            except re.error as error:
+                raise TuneError(f"no regular expression: {pattern!r} ({error})", f"adapter.{key}", "mend it") from error
+            if not found:
+                fix = "parameters are named like this: " + ", ".join(dict.fromkeys(re.sub(r"\d+", "0", n) for n in names))
+                raise TuneError(f"`{pattern}` is found in no parameter's name", f"adapter.{key}", fix)
+    for name, parameter in base.named_parameters():
+        wanted = not adapter.unfreeze or any(re.search(pattern, name) for pattern in adapter.unfreeze)
+        parameter.requires_grad_(wanted and not any(re.search(pattern, name) for pattern in adapter.freeze))
+    if not any(parameter.requires_grad for parameter in base.parameters()):
+        raise TuneError("every parameter is frozen", "adapter.freeze", "leave some to train")
+    return base
+
+
+def _are_there(base: PreTrainedModel, wanted: list[str], key: str) -> None:
+    """PEFT passes over modules that it does not find."""
     there = {name.rpartition(".")[2] for name, _ in base.named_modules()} - {""}
-    for name in adapter.modules_to_save:  # PEFT passes over what it does not find
+    for name in wanted:
         if name.rpartition(".")[2] not in there:
             fix = f"modules of this model: {', '.join(sorted(n for n in there if not n.isdigit()))}"
-            raise TuneError(f"the model has no module `{name}`", "adapter.modules_to_save", fix)
-    base.requires_grad_(False)
-    try:
-        return get_peft_model(base, config)
-    except (ValueError, re.error) as error:
-        head = base.get_output_embeddings()  # shared with the input embedding, more often than not
-        names = sorted(
-            {name.rpartition(".")[2] for name, module in base.named_modules() if isinstance(module, torch.nn.Linear) and module is not head}
-        )
-        what = f"the adapter does not fit the model: {str(error).splitlines()[0]}"
-        raise TuneError(what, "adapter.target_modules", f"linear modules of this model: {', '.join(names)}, or `all-linear`") from error
+            raise TuneError(f"the model has no module `{name}`", key, fix)
+
+
+def _does_not_fit(base: PreTrainedModel, adapter: Adapter, error: Exception) -> TuneError:
+    what = f"the adapter does not fit the model: {str(error).splitlines()[0]}"
+    if isinstance(adapter, LayerNorm):
+        names = {name.rpartition(".")[2] for name, module in base.named_modules() if "norm" in type(module).__name__.lower()}
+        return TuneError(what, "adapter.target_modules", f"norms of this model: {', '.join(sorted(names))}")
+    head = base.get_output_embeddings()  # shared with the input embedding, more often than not
+    names = {name.rpartition(".")[2] for name, module in base.named_modules() if isinstance(module, torch.nn.Linear) and module is not head}
+    return TuneError(what, "adapter.target_modules", f"linear modules of this model: {', '.join(sorted(names))}, or `all-linear`")
 
 
 def fast_casts(model: torch.nn.Module, args: TrainingArguments) -> AbstractContextManager[None]:
     """Under autocast, PEFT's own cast of every adapter input to fp32 is undone at once: the same loss without it, 28 % faster on a CPU."""
-    autocast = args.bf16 or args.fp16
-    casts: AbstractContextManager[None] = disable_input_dtype_casting(model, active=autocast and isinstance(model, PeftModel))
+    active = isinstance(model, PeftModel) and isinstance(model.base_model, LoraModel) and (args.bf16 or args.fp16)
+    casts: AbstractContextManager[None] = disable_input_dtype_casting(model, active=active)
     return casts
+
+
+def measuring(model: Any) -> Any:
+    """The model in eval mode, but for 4-bit layers: in eval bitsandbytes repacks them for the CPU, and then they give no gradients."""
+    model.eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear) and is_4bit(module):
+            module.train()
+    return model
+
+
+def is_4bit(module: torch.nn.Linear) -> bool:
+    """Whether a linear map's weight is held in 4 bits."""
+    return module.weight.__class__.__name__ == "Params4bit"
 
 
 def attach(base: PreTrainedModel, folder: Path) -> PeftModel:
     """A saved adapter on a fresh base, for measuring and serving."""
-    return PeftModel.from_pretrained(base, str(folder)).eval()
+    with _quiet():
+        return PeftModel.from_pretrained(base, str(folder)).eval()
 
 
 def describe(model: torch.nn.Module) -> dict[str, Any]:

@@ -117,9 +117,11 @@ def _example(cls: type[Section], spec: dataclasses.Field[Any], default: Any) -> 
     if mapped_class(cls, spec.name):
         return shlex.quote("{one: {path: a.jsonl}, other: {path: b.jsonl}}")
     if hint.startswith("dict"):
-        return shlex.quote("{name: value}")
+        return shlex.quote("{down_proj: 8}" if "int" in hint else "{name: value}")
     if hint == "list[typing.Any]":
         return shlex.quote("[strip_html,trim]")
+    if "list[int]" in hint:
+        return shlex.quote("[0,1]")
     if isinstance(default, list):
         return shlex.quote("[" + ",".join(default or ["one", "two"]) + "]")
     if isinstance(default, bool):

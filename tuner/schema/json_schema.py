@@ -94,7 +94,7 @@ def _field(cls: type[Section], spec: dataclasses.Field[Any]) -> Schema:
 
 def _accepted(words: str) -> Schema:
     """The type that a field's `accepts` words, as `str | list[str]`."""
-    named: Schema = {"str": TYPES[str], "list[str]": {"type": "array", "items": TYPES[str]}}
+    named: Schema = {"str": TYPES[str], "list[str]": {"type": "array", "items": TYPES[str]}, "null": {"type": "null"}}
     return {"anyOf": [named[word] for word in words.split(" | ")]}
 
 

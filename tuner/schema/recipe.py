@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+import tuner.schema.beyond_lora  # noqa: F401  (its adapters are registered)
 from tuner.registry import kinds
 from tuner.schema.adapter import Adapter
 from tuner.schema.base import Section, opt

@@ -71,6 +71,8 @@ def strings_in(value: Any) -> Iterator[str]:
 
 
 def _accepted(accepts: str, value: Any) -> bool:
+    if value is None:
+        return "null" in accepts
     return isinstance(value, str) or ("list[str]" in accepts and isinstance(value, list) and all(isinstance(v, str) for v in value))
 
 

@@ -34,6 +34,9 @@ class Task(Protocol):
     def trainer(self, run: Run, model: nn.Module, args: TrainingArguments, prepared: Path, callbacks: list[TrainerCallback]) -> Trainer:
         """A trainer over what `prepare` wrote."""
 
+    def probe(self, run: Run, model: nn.Module) -> float:
+        """The loss of a few training rows: the same before a result is saved and after it is loaded, or it was not saved."""
+
     def score(self, run: Run, model: nn.Module, rows: Rows) -> list[Scored]:
         """Scores of each held-out row."""
 

@@ -25,13 +25,15 @@ from tuner.eval.generate import answers, settings
 from tuner.eval.loss import row_losses
 from tuner.eval.scores import Scored
 from tuner.eval.scores import score as score_answer
-from tuner.model import packed
-from tuner.model.adapt import attach, quantization, wrap
+from tuner.model import packed, starts
+from tuner.model.adapt import attach, measuring, quantization, wrap
 from tuner.model.load import DTYPES, load_base, load_empty, load_folder, load_tokenizer
-from tuner.schema.adapter import Full
+from tuner.schema.adapter import Full, Lora
 from tuner.schema.task import Sft
 from tuner.schema.trainer import Choice
 from tuner.train.trainer import TokenTrainer
+
+PROBED = 4  # conversations whose loss is compared before saving and after loading
 
 
 def tokenizer_of(run: Run) -> PreTrainedTokenizerBase:
@@ -69,7 +71,7 @@ def check(run: Run, rows: Rows) -> None:
 def possible(run: Run) -> None:
     """Adapter, padding-free training and packing fit the model, as far as its configuration tells: no weights are read."""
     quantization(run.recipe.adapter, DTYPES[run.recipe.model.dtype])
-    _padding_free(run, wrap(load_empty(run.recipe.model, progress=run.tell), run.recipe.adapter))
+    _padding_free(run, wrap(load_empty(run.recipe.model, progress=run.tell), run.recipe.adapter, start=False))
 
 
 def load(run: Run, *, trainable: bool = False, tuned: Path | None = None) -> nn.Module:
@@ -83,7 +85,19 @@ def load(run: Run, *, trainable: bool = False, tuned: Path | None = None) -> nn.
     base = load_base(model, run.device, progress=run.tell, quantization=quantised, dtype=dtype)
     if tuned is not None:
         return attach(base, tuned)
-    return wrap(base, run.recipe.adapter) if trainable else base
+    if not trainable:
+        return base
+    adapted = wrap(base, run.recipe.adapter)
+    if isinstance(adapted, PeftModel) and isinstance(run.recipe.adapter, Lora):
+        prepared = run.stage_folder("prepare")
+        starts.start(
+            adapted,
+            run.recipe.adapter,
+            plain=lambda: load_base(model, torch.device("cpu"), progress=run.tell),
+            rows=lambda: TokenRows(prepared),
+            beside=run.folder,
+        )
+    return adapted
 
 
 def trainer(run: Run, model: nn.Module, args: TrainingArguments, prepared: Path, callbacks: list[TrainerCallback]) -> Trainer:
@@ -98,6 +112,7 @@ def trainer(run: Run, model: nn.Module, args: TrainingArguments, prepared: Path,
     return TokenTrainer(
         model=model,
         args=args,
+        adapter=run.recipe.adapter,
         rows=rows,
         eval_rows=TokenRows(validation) if validation else None,
         tokenizer=tokenizer_of(run),
@@ -145,6 +160,12 @@ def _held_out(run: Run, rows: Rows, *, limit: int | None) -> list[tuple[TokenRow
     return list(zip(tokens, scored, strict=True))
 
 
+def probe(run: Run, model: nn.Module) -> float:
+    """Mean loss in nats a token of the first prepared conversations."""
+    found = row_losses(measuring(model), TokenRows(run.stage_folder("prepare")).first(PROBED))
+    return sum(total for total, _ in found) / sum(count for _, count in found)
+
+
 def score(run: Run, model: nn.Module, rows: Rows) -> list[Scored]:
     """Loss of every held-out row, and its generated answer scored."""
     pairs, tokenizer, wanted = _held_out(run, rows, limit=run.recipe.eval.limit), tokenizer_of(run), run.recipe.eval
@@ -166,7 +187,7 @@ def save(run: Run, model: Any, folder: Path) -> None:
     tokenizer = tokenizer_of(run)
     if isinstance(run.recipe.adapter, Full):
         model.to(DTYPES[run.recipe.model.dtype])
-    model.save_pretrained(str(folder))
+    starts.save(model, run.recipe.adapter, folder, beside=run.folder)
     tokenizer.save_pretrained(str(folder))
     settings(tokenizer).save_pretrained(str(folder))
 

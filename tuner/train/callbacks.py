@@ -113,6 +113,25 @@ class LossGuard(TrainerCallback):
         raise TuneError(f"{what}{last}", f"training step {state.global_step}", fix, code=GATE)
 
 
+class GradientsFlow(TrainerCallback):
+    """Looks at the first gradients of a session. Raises TuneError (code 3) when not one of them is other than zero.
+
+    A quantised model that has generated and is left in eval gives none, without an error; neither does an adapter that nothing passes.
+    """
+
+    def __init__(self) -> None:
+        self.seen = False
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
+    ) -> None:
+        """Before the first update."""
+        if not self.seen and not any(p.grad is not None and p.grad.any() for p in model.parameters() if p.requires_grad):
+            fix = "what is trained is not used: look at `adapter` (its targets), and at `data` (rows with something to learn)"
+            raise TuneError("no gradient reaches what is trained", f"training step {state.global_step + 1}", fix, code=GATE)
+        self.seen = True
+
+
 class Checkpoints(TrainerCallback):
     """Seals each checkpoint once it is written, notes the best, deletes the old."""
 

@@ -17,8 +17,10 @@ from tuner.data.store import TokenRows
 from tuner.errors import ENVIRONMENT, INTERRUPTED, TuneError
 from tuner.model.adapt import describe, fast_casts
 from tuner.render import number
+from tuner.schema.adapter import AdaLora
+from tuner.train.adalora import Allocation
 from tuner.train.args import arguments
-from tuner.train.callbacks import Checkpoints, Interrupt, Log, LossGuard, SaveAtBest, out_of_patience
+from tuner.train.callbacks import Checkpoints, GradientsFlow, Interrupt, Log, LossGuard, SaveAtBest, out_of_patience
 from tuner.train.checkpoints import PREFIX, broken, newest, step_of
 from tuner.train.tracking import trackers
 
@@ -31,6 +33,9 @@ class Trainable(Protocol):
 
     def trainer(self, run: Run, model: nn.Module, args: TrainingArguments, prepared: Path, callbacks: list[TrainerCallback]) -> Trainer:
         """A trainer over the prepared rows."""
+
+    def probe(self, run: Run, model: nn.Module) -> float:
+        """The loss of a few training rows."""
 
     def save(self, run: Run, model: Any, folder: Path) -> None:
         """Write the result."""
@@ -57,6 +62,7 @@ def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
     checkpoint = newest(folder, tell=run.tell)
     if checkpoint:
         run.tell(f"going on from step {step_of(checkpoint)} of {args.max_steps}")
+    narrow = _in_fp32(model, args)
     interrupt, log = Interrupt(run.tell), Log(run.folder / "train_log.jsonl")
     try:
         with progress.training(args.max_steps, step_of(checkpoint) if checkpoint else 0) as report, fast_casts(model, args):
@@ -81,15 +87,30 @@ def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
             raise TuneError(f"the checkpoint of the best step {best} cannot be used: {reason}", str(lowest), fix, code=ENVIRONMENT)
         trainer._load_from_checkpoint(str(lowest), model)
     files = _save(run, task, model)
+    for parameter, dtype in narrow:  # as it is once loaded
+        parameter.data = parameter.data.to(dtype)
     before = log.before if checkpoint else 0.0
     return {
         "files": files,
         "seconds_before": before,
         "steps": trainer.state.global_step,
         "best_step": best,
+        "probe_loss": task.probe(run, model),
         "tokens": trainer.state.num_input_tokens_seen,
         **counts,
     }
+
+
+def _in_fp32(model: nn.Module, args: TrainingArguments) -> list[tuple[nn.Parameter, torch.dtype]]:
+    """What is trained, under autocast: a step is often below what bf16 can add. PEFT leaves copies of modules in the base's format.
+
+    Returns what was changed, and from which format.
+    """
+    found = [p for p in model.parameters() if p.requires_grad and p.dtype != torch.float32] if args.bf16 or args.fp16 else []
+    before = [(parameter, parameter.dtype) for parameter in found]
+    for parameter in found:
+        parameter.data = parameter.data.float()
+    return before
 
 
 def _state(checkpoint: Path) -> TrainerState:
@@ -108,7 +129,9 @@ def _callbacks(run: Run, interrupt: Interrupt, log: Log) -> list[TrainerCallback
     found: list[TrainerCallback] = [LossGuard(trainer.max_loss_factor), log, interrupt]
     if trainer.load_best_model_at_end or trainer.early_stopping_patience:
         found.append(SaveAtBest(trainer.early_stopping_patience))
-    return [*found, Checkpoints(trainer.save_total_limit), *trackers(run)]
+    if isinstance(run.recipe.adapter, AdaLora):
+        found.append(Allocation(run.recipe.adapter))
+    return [*found, GradientsFlow(), Checkpoints(trainer.save_total_limit), *trackers(run)]
 
 
 def _save(run: Run, task: Trainable, model: Any) -> list[str]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import torch
+from peft.optimizers import create_loraplus_optimizer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
@@ -16,6 +18,9 @@ from tuner.data.store import TokenRows
 from tuner.data.stream import Stream
 from tuner.errors import Problem, TuneError
 from tuner.model import packed
+from tuner.model.adapt import measuring
+from tuner.schema.adapter import AdaLora, Adapter, Lora
+from tuner.train.adalora import penalty, restore
 
 Item = dict[str, Any]
 
@@ -31,13 +36,14 @@ class TokenTrainer(Trainer):
         *,
         model: nn.Module,
         args: TrainingArguments,
+        adapter: Adapter,
         rows: TokenRows | Stream,
         eval_rows: TokenRows | None,
         tokenizer: PreTrainedTokenizerBase,
         padding_free: bool,
         callbacks: list[TrainerCallback],
     ) -> None:
-        self.padding_free = padding_free
+        self.padding_free, self.adapter = padding_free, adapter
         collate = _flat if padding_free else _padded(tokenizer)
         super().__init__(
             model=model,
@@ -56,12 +62,33 @@ class TokenTrainer(Trainer):
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Tensor | int | None = None
     ) -> Any:
         """The mean cross-entropy of trained tokens; only those pass the head when padding-free."""
+        loss = self._cross_entropy(model, inputs, num_items_in_batch)
+        if isinstance(self.adapter, AdaLora) and model.training:
+            loss = loss + penalty(model, self.adapter) / self.args.gradient_accumulation_steps
+        return (loss, {}) if return_outputs else loss
+
+    def _cross_entropy(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None) -> Tensor:
         if not self.padding_free:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            return cast(Tensor, super().compute_loss(model, inputs, False, num_items_in_batch))
         count = num_items_in_batch if num_items_in_batch is not None else (inputs["labels"][:, 1:] != packed.IGNORE).sum()
         with self.accelerator.autocast():  # accelerate wraps `model.forward`, which forward_loss does not call
-            loss = packed.forward_loss(model, inputs, count)
-        return (loss, {}) if return_outputs else loss
+            return packed.forward_loss(model, inputs, count)
+
+    def create_optimizer(self, *args: Any, **options: Any) -> torch.optim.Optimizer:
+        """Transformers' choice; with LoRA+ the second matrices in a group of their own."""
+        ratio = self.adapter.loraplus_lr_ratio if isinstance(self.adapter, Lora) else None
+        if self.optimizer is None and ratio:
+            adapted: Any = self.model
+            cls, settings = self.get_optimizer_cls_and_kwargs(self.args, adapted)
+            settings |= {"loraplus_lr_ratio": ratio, "loraplus_weight_decay": self.args.weight_decay}
+            self.optimizer = create_loraplus_optimizer(adapted, cls, **settings)
+        return super().create_optimizer(*args, **options)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Weights, and what else AdaLoRA needs of the step that they are from."""
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if isinstance(self.adapter, AdaLora):
+            restore(model or self.model, Path(resume_from_checkpoint))
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None) -> Tensor:
         """One forward and backward pass."""
@@ -85,7 +112,7 @@ class TokenTrainer(Trainer):
         """Held-out loss, the mean over all trained tokens. Transformers' is a mean over batches, which the micro-batch would change."""
         model: Any = self.model
         held_out: Any = dataloader.dataset
-        model.eval()
+        measuring(model)
         total, tokens = 0.0, 0
         for batch in dataloader:
             inputs = self._prepare_inputs(batch)
