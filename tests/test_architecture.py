@@ -17,7 +17,7 @@ LIGHT = (
     "registry measures",
     "runs",
     "files schema",
-    "extend extensions",
+    "extend extensions proportions",
     "keys",
     "plan",
     "data_rules",

@@ -110,3 +110,11 @@ def test_a_row_that_is_longer_counts_more_tokens(project: Path) -> None:
 def test_an_empty_file_has_no_rows(project: Path) -> None:
     write_rows(project / "train.jsonl", 0)
     assert size().rows == 0
+
+
+def test_rows_of_a_mix_are_those_that_its_weights_allow(project: Path) -> None:
+    write_rows(project / "other.jsonl", 12)
+    mix = "data.mix={one: {path: train.jsonl, weight: 3}, other: {path: other.jsonl, weight: 1}}"
+    found = size("data.path=null", "data.eval_path=null", "data.eval_fraction=0.25", mix)
+    assert found.rows == 15 + 5, "15 and 9 are left, of which 3 : 1"
+    assert found.tokens

@@ -10,8 +10,10 @@ from typing import Any
 
 from tuner.files import COMPRESSED, format_of, is_remote
 from tuner.plan import Plan
+from tuner.proportions import apportioned, sizes
 from tuner.runs import read_json
 from tuner.schema.adapter import Full, Lora, QLora, Quant
+from tuner.schema.data import source_key, sources
 from tuner.schema.model import Dtype
 from tuner.schema.recipe import Recipe
 from tuner.schema.trainer import Optim
@@ -64,24 +66,39 @@ def _count(plan: Plan) -> tuple[int | None, int | None, bool]:
     if prepare.done:
         train = read_json(Path(prepare.folder) / "data.json")["train"]
         return train["rows"], train["tokens"], True
-    recipe, files = plan.load_recipe(), plan.files.get("data.path")
-    if not files or recipe.data.streaming:
-        return recipe.data.limit, None, False
+    data = plan.load_recipe().data
+    if data.streaming:
+        return None, None, False
+    counts, lengths = [], []
+    for name, source in sources(data).items():
+        found = _count_files(plan.files.get(source_key(name, "path"), []))
+        if found is None:
+            return (data.limit if not data.mix else None), None, False
+        rows, characters = found
+        counts.append(min(rows, source.limit or rows))
+        lengths.append(characters / max(rows, 1))
+    if not (data.eval_path or data.eval_split):
+        total = sum(counts)
+        away = min(total, data.eval_rows or round(total * data.eval_fraction))
+        counts = [count - part for count, part in zip(counts, apportioned(counts, away), strict=True)] if total else counts
+    used = sizes(list(data.mix.values()), counts, data) if data.mix and all(counts) else counts
+    written = sum(rows * length for rows, length in zip(used, lengths, strict=True))
+    return sum(used), round(written / CHARACTERS_PER_TOKEN), False
+
+
+def _count_files(files: list[str]) -> tuple[int, int] | None:
+    """(rows, characters) of local plain files; None for any other, or for none."""
     rows = characters = 0
     for name in files:
         kind = format_of(name)
         if is_remote(name) or name.endswith(COMPRESSED) or kind not in ("json", "jsonl", "csv", "tsv", "text"):
-            return recipe.data.limit, None, False
+            return None
         with Path(name).open("rb") as stream:
             values = _array(stream.read()) if kind == "json" else None
             stream.seek(0)
             lines = [len(line) for line in stream if line.strip()]
         rows, characters = rows + (len(lines) if values is None else len(values)), characters + sum(lines)
-    data = recipe.data
-    kept = min(rows, data.limit or rows)
-    if not (data.eval_path or data.eval_split):
-        kept -= min(kept, data.eval_rows or round(kept * data.eval_fraction))
-    return kept, round(characters / CHARACTERS_PER_TOKEN * kept / max(rows, 1)), False
+    return (rows, characters) if files else None
 
 
 def _array(text: bytes) -> list[Any] | None:

@@ -560,3 +560,15 @@ def test_real_sets_are_read_whole(shared_data: Path, path: str, count: int, opti
         assert {tag for row in read for tag in row["tags"]} == {"O", "B-Disease", "I-Disease"}
     if "digits" in path:
         assert {row["label"] for row in read} == set("0123456789")
+
+
+def test_spaces_around_the_names_of_columns_are_not_meant(tmp_path: Path) -> None:
+    assert rows(write(tmp_path / "a.csv", "text , label\na , b\n")) == [{"text": "a ", "label": " b"}]
+    assert rows(write(tmp_path / "b.csv", "text,text \na,b\n")) == [{"text": "a", "text ": "b"}], "two names that only a space tells apart"
+
+
+def test_a_key_that_stands_twice_is_told(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", '{"text": "a"}\n{"text": "b", "meta": {"x": 1, "x": 2}}\n{"text": "c"}\n')
+    first, twice, last = found(path)
+    assert (first, last) == ((1, {"text": "a"}), (3, {"text": "c"}))
+    assert (twice[1].where, "`x` stands twice" in twice[1].what) == (f"{path}:2", True)

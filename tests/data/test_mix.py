@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.lab import Lab, make_lab
-from tuner.data.mix import Part, drawn, sizes
+from tuner.data.mix import Part, drawn
 from tuner.data.splits import held_out, split
 from tuner.errors import TuneError
+from tuner.proportions import sizes
 from tuner.runs import read_json
 from tuner.schema.data import Data, MixSource, sources
 from tuner.tasks import sft
@@ -206,3 +207,37 @@ def test_so_many_rows_are_held_out_as_were_asked_for(tmp_path: Path, how: str, n
     extra = [f"data.{part}" for part in how.strip(",").split(",") if part]
     run = made.run("data.eval_path=null", f"data.eval_rows={number}", *extra)
     assert (len(split(run)[0]), len(held_out(run))) == (140 - number, number)
+
+
+def test_a_source_is_taken_away_on_the_command_line(lab: Lab) -> None:
+    recipe(lab, TWO % ("weight: 2", "weight: 1"))
+    plan = lab.plan("data.mix.two=null")
+    assert list(plan.load_recipe().data.mix) == ["one"]
+    with pytest.raises(TuneError, match="there is no source `tow` to take away"):
+        lab.plan("data.mix.tow=null")
+
+
+def test_a_mix_of_a_wrong_type_is_one_error(lab: Lab) -> None:
+    recipe(lab, "    - one.jsonl\n")
+    with pytest.raises(TuneError, match="takes sections by name") as caught:
+        lab.plan()
+    assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "override"), [("data.mix_rows", "data.mix_rows=1000000000000"), ("data.mix.one.rows", "data.mix.one.rows=999999999")]
+)
+def test_a_mix_that_would_fill_the_memory_is_refused(lab: Lab, key: str, override: str) -> None:
+    recipe(lab, TWO % (("weight: 2", "weight: 1") if "mix_rows" in key else ("rows: 2", "rows: 1")))
+    with pytest.raises(TuneError, match="each would be used") as caught:
+        split(lab.run(override))
+    assert (caught.value.code, caught.value.problems[0].where) == (2, key)
+
+
+def test_the_gate_names_the_first_row_that_it_is_about(lab: Lab) -> None:
+    recipe(lab, "    one: {path: FOLDER/one.jsonl}\n    two: {path: FOLDER/two.csv, columns: {prompt: ask, completion: reply}}\n")
+    run = lab.run("task.max_length=8", "data.eval_fraction=0", "eval=none")
+    with pytest.raises(TuneError) as caught:
+        sft.prepare(run, split(run)[0], lab.folder / "prepared")
+    assert caught.value.code == 3
+    assert all("; the first: " in problem.what and "one.jsonl:" in problem.what for problem in caught.value.problems[:1])

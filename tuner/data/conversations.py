@@ -33,6 +33,11 @@ class Talks:
     layout: Layout
     examples: list[Example]
     misfits: list[Problem]
+    rows: Rows
+
+    def place(self, index: int) -> str:
+        """Where an example stands, for messages; after rows that were skipped only near there."""
+        return self.rows.place(index) if not self.misfits else f"behind {self.rows.place(index)}"
 
 
 def conversations(run: Run, rows: Rows) -> list[Talks]:
@@ -46,7 +51,7 @@ def talks(rows: Rows, source: tuple[str, Data], known: Layout | None = None) -> 
     name, data = source
     layout, examples, misfits = read_all(rows, data, place=rows.place, known=known)
     if layout.kind == "conversation":
-        return Talks(name=name, layout=layout, examples=examples, misfits=misfits)
+        return Talks(name=name, layout=layout, examples=examples, misfits=misfits, rows=rows)
     fix = "name the columns that make a conversation: `data.columns={prompt: …, completion: …}`"
     if layout.kind in ("preference", "unpaired"):
         fix = "`data.shape=messages` (or `sharegpt`) learns each conversation whatever its label; or " + fix
@@ -69,11 +74,17 @@ def prepare(run: Run, rows: Rows, tokenizer: PreTrainedTokenizerBase, task: Sft,
     with run.progress("rows prepared", len(examples)) as tick:
         tokens = list(tokenize(examples, tokenizer, task, encoder=encoder, pieces=data.overlong is Overlong.split, tick=tick))
     whole = [row for row in tokens if not row.truncated] if data.overlong is Overlong.drop else tokens
-    counts = {
+    counts: dict[str, Any] = {
         "conversations": len(examples),
         "rows_dropped": len(tokens) - len(whole),
         "rows_without_answer": sum(map(is_silent, examples)),
     }
+    first = {
+        "first_cut": next((row.index for row in tokens if row.truncated), None),
+        "first_untrained": next((row.index for row in tokens if not row.supervised), None),
+        "first_without_answer": next((index for index, example in enumerate(examples) if is_silent(example)), None),
+    }
+    counts |= {name: _place(found, index) for name, index in first.items() if index is not None}
     audited = audit(whole, tokenizer, end_of_turn=end_of_turn(tokenizer)) | counts
     gate(audited, max_length=task.max_length)
     kept = [row for row in whole if row.supervised]
@@ -96,6 +107,15 @@ def prepare(run: Run, rows: Rows, tokenizer: PreTrainedTokenizerBase, task: Sft,
         facts["skipped"] = {"rows": len(skipped), "first": [f"{p['where']}: {p['what']}" for p in skipped[:10]]}
     write_json(folder / "data.json", facts)
     write_json(folder / "audit.json", audited)
+
+
+def _place(found: list[Talks], index: int) -> str:
+    """Where the example of this number, counted over all sources, stands."""
+    for source in found:
+        if index < len(source.examples):
+            return source.place(index)
+        index -= len(source.examples)
+    raise IndexError(index)
 
 
 def _source(data: Data, found: list[Talks]) -> dict[str, Any]:

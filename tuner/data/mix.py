@@ -1,8 +1,4 @@
-"""The sources of a run and how much of each is used: `parts(run)` -> one Part a source, `sizes([7473, 999], weights, …)` -> rows of each.
-
-With weights: the largest mix in these proportions that uses no row twice, or `data.mix_rows` rows. With a temperature T, a source of n rows
-counts weight · n^(1/T) (Raffel et al. 2020, "mixing", with no limit).
-"""
+"""The sources of a run and the rows that each gives: `parts(run)` -> one Part a source, `wanted_sizes(parts, [7473, 999], data)`."""
 
 from __future__ import annotations
 
@@ -11,9 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tuner.context import Run
+from tuner.errors import TuneError
+from tuner.proportions import sizes
 from tuner.schema.data import Data, source_key, sources
 from tuner.schema.transforms import Transform
 from tuner.schema.transforms.reading import steps
+
+MOST_TIMES = 1000  # that a source's rows are used again in one mix; more is a slip of the pen, and fills the memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,33 +42,18 @@ def parts(run: Run) -> list[Part]:
     return found
 
 
-def shares(found: Sequence[Part], counts: Sequence[int], temperature: float | None) -> list[float]:
-    """Of each source its share of the mix, which add up to 1. `counts` matters only where there is a temperature."""
-    most = max(counts)
-    drawn = [
-        (p.weight or 1.0) * ((count / most) ** (1 / temperature) if temperature else 1.0) for p, count in zip(found, counts, strict=True)
-    ]
-    return [part / sum(drawn) for part in drawn]
+def wanted_sizes(found: Sequence[Part], counts: Sequence[int], data: Data) -> list[int]:
+    """Rows that each source gives, of the `counts` that it has; more than it has: some are used again.
 
-
-def apportioned(parts: Sequence[float], total: int) -> list[int]:
-    """Whole numbers in the proportions of `parts` that add up to `total` (largest remainders)."""
-    exact = [part / sum(parts) * total for part in parts]
-    whole = [int(part + 1e-9) for part in exact]
-    for index in sorted(range(len(whole)), key=lambda i: whole[i] - exact[i])[: total - sum(whole)]:
-        whole[index] += 1
-    return whole
-
-
-def sizes(found: Sequence[Part], counts: Sequence[int], data: Data) -> list[int]:
-    """Rows that each source gives, of the `counts` that it has; more than it has: some are used again."""
-    if not (data.mix_rows or data.mix_temperature or any(p.weight for p in found)):
-        return [p.rows or count for p, count in zip(found, counts, strict=True)]
-    wanted = shares(found, counts, data.mix_temperature)
-    if data.mix_rows:
-        return apportioned(wanted, data.mix_rows)
-    total = min(count / share for count, share in zip(counts, wanted, strict=True) if share)
-    return [int(share * total + 1e-9) for share in wanted]
+    Raises TuneError (code 2) when they would be used more than `MOST_TIMES` times.
+    """
+    wanted = sizes(found, counts, data)
+    for part, count, size in zip(found, counts, wanted, strict=True):
+        if size > MOST_TIMES * count:
+            key = source_key(part.name, "rows") if part.rows else "data.mix_rows"
+            what = f"`{part.name}` has {count:,} rows, and {size:,} are asked of it: each would be used {size // max(count, 1):,} times"
+            raise TuneError(what, key, f"ask for fewer (at most {MOST_TIMES:,} times what is there), or train longer: `trainer.max_steps`")
+    return wanted
 
 
 def drawn(count: int, wanted: int, picked: random.Random) -> list[int]:

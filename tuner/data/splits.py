@@ -16,9 +16,10 @@ from tuner.data.heads import heads
 from tuner.data.hub import hub_rows
 from tuner.data.kept import kept
 from tuner.data.load import Rows, read_rows
-from tuner.data.mix import Part, apportioned, drawn, parts, sizes
+from tuner.data.mix import Part, drawn, parts, wanted_sizes
 from tuner.data.transform import apply, ready, told
 from tuner.errors import GATE, Problem, TuneError
+from tuner.proportions import apportioned
 from tuner.schema.data import Contamination, Data, Format, source_key
 from tuner.schema.transforms.reading import steps
 
@@ -119,7 +120,7 @@ def _split(run: Run) -> tuple[Rows, Rows, dict[str, Any]]:
         run.tell(f"a stream: its first {sum(map(len, read)):,} rows are audited; the rest is read while training")
         return Rows.joined(read), Rows.joined([*held_out, apart]), {"transforms": reports, "streaming": {"sampled": sum(map(len, read))}}
     counts = [len(rows) for rows in read]
-    wanted = sizes(found, counts, data)
+    wanted = wanted_sizes(found, counts, data)
     if data.mix:
         picked = random.Random(f"{seed}:mix")
         read = [rows.take(drawn(len(rows), size, picked)) for rows, size in zip(read, wanted, strict=True)]

@@ -67,7 +67,8 @@ def compose(name: str, overrides: list[str], *, rules: tuple[Rule, ...] = ()) ->
     problems += _referred(recipe, reading)
     recipe.name = recipe.name or _folder_name(reading.recipes["main"].path.stem)
     for rule in rules:
-        problems += [Problem(what=what, where=reading.where(key), fix=fix) for key, what, fix in rule(recipe)]
+        found = [finding for finding in rule(recipe) if finding[0].partition(".")[0] not in reading.lacking]
+        problems += [Problem(what=what, where=reading.where(key), fix=fix) for key, what, fix in found]
     if problems:
         raise TuneError(problems=problems)
     if recipe.data.eval_path and reading.rank("data.path") > reading.rank("data.eval_path"):

@@ -42,13 +42,28 @@ def read_layers(name: str, overrides: list[str]) -> Reading:
             switched.add(key)
     for group, option in reading.choices.items():
         _add_group(group, option, reading)
-    walk = Walk(variants=reading.variants, problems=reading.problems, notes=reading.notes, switched=switched)
+    walk = Walk(variants=reading.variants, problems=reading.problems, notes=reading.notes, switched=switched, lacking=reading.lacking)
     for document in chain:
         data = {k: v for k, v in document.data.items() if k != "defaults"}
         clean = walk.mapping(data, Recipe, "", document.where)
         reading.layers.append(Layer(origin=f"recipe {display(document.path)}", document=document, data=clean))
     reading.layers.append(_command_line([v for v in values if not (v[1] in DEFAULTS and isinstance(v[2], str))], walk, reading))
+    _take_away(reading)
     return reading
+
+
+def _take_away(reading: Reading) -> None:
+    """`data.mix.chat=null` takes the source `chat` out of a mix that an earlier layer has."""
+    for index, layer in enumerate(reading.layers):
+        mix = (layer.data.get("data") or {}).get("mix") or {}
+        for name in [name for name, source in mix.items() if source is None]:
+            earlier = [found for before in reading.layers[:index] if name in (found := (before.data.get("data") or {}).get("mix") or {})]
+            for found in (mix, *earlier):
+                del found[name]
+            if not earlier:
+                key = f"data.mix.{name}"
+                where = layer.document.where(key) if layer.document else layer.lines[key]
+                reading.problems.append(Problem(what=f"there is no source `{name}` to take away", where=where, fix="remove it"))
 
 
 def _chain(name: str, reading: Reading, *, seen: list[Document]) -> Iterator[Document]:

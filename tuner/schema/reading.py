@@ -35,6 +35,7 @@ class Reading:
     overrides: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     unsettled: set[str] = field(default_factory=set)
+    lacking: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
 
     def origin(self, key: str) -> str:

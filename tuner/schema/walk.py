@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tuner.errors import Problem, nearest
@@ -27,6 +27,8 @@ class Walk:
     problems: list[Problem]
     notes: list[str]
     switched: set[str]
+    lacking: set[str] = field(default_factory=set)
+    """Sections of which so much was left out that what is found missing there would be no fault of theirs."""
 
     def mapping(self, data: dict[str, Any], cls: type[Section], prefix: str, where: Callable[[str], str]) -> dict[str, Any]:
         """The entries of `data` that `cls` has and that hold valid values; every other one becomes a problem."""
@@ -60,13 +62,17 @@ class Walk:
         """Sections by names that the person chose."""
         clean: dict[str, Any] = {}
         if not isinstance(value, dict):
-            self.problems.append(Problem(what=f"`{dotted}` takes sections by name", where=where(dotted), fix=f"`{dotted}: {{one: {{…}}}}`"))
+            fix = f"`{dotted}: {{one: {{{dataclasses.fields(cls)[0].name}: …}}, other: {{…}}}}`"
+            self.problems.append(Problem(what=f"`{dotted}` takes sections by name, not {value!r}", where=where(dotted), fix=fix))
+            self.lacking.add(dotted.partition(".")[0])
             return clean
         for name, inner in value.items():
             key = f"{dotted}.{name}"
             if not NAME.fullmatch(str(name)):
                 fix = "a name is made of letters, digits, `-` and `_`"
                 self.problems.append(Problem(what=f"`{name}` cannot be a name in `{dotted}`", where=where(key), fix=fix))
+            elif inner is None:  # taken away, by `layers._take_away`
+                clean[str(name)] = None
             elif isinstance(inner, dict):
                 clean[str(name)] = self.mapping(inner, cls, f"{key}.", where)
             else:

@@ -16,6 +16,7 @@ from tuner.schema.data import SampleBy
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 
+LOOKED_AT = 100  # lines of a file, for keys that stand twice; in all of them it would cost a fifth of the reading
 TALKS = ("messages", "conversations")  # a list of these names is one row's
 
 
@@ -26,7 +27,11 @@ def read_json_lines(source: Source) -> Iterator[Found]:
             yield number, line
             continue
         try:
-            value = json.loads(line)
+            value = json.loads(line) if number > LOOKED_AT else json.loads(line, object_pairs_hook=_once)
+        except _Twice as twice:
+            fix = "JSON keeps the last one alone: give them two names"
+            yield number, source.problem(f"the key `{twice}` stands twice in one mapping: {excerpt(line)}", line=number, fix=fix)
+            continue
         except (ValueError, RecursionError) as error:
             if not line.isspace():  # asked here only: it would cost time on every good line
                 yield number, _not_json(source, line, error, number)
@@ -35,6 +40,18 @@ def read_json_lines(source: Source) -> Iterator[Found]:
             yield number, value
         else:
             yield number, _row(source, value, line, line_number=number)
+
+
+class _Twice(Exception):
+    """A key of a mapping that has it already."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _Twice(next(name for name in names if names.count(name) > 1))
+    return found
 
 
 def read_json(source: Source) -> Iterator[Found]:

@@ -52,7 +52,8 @@ def _rows(source: Source, records: Iterator[_Record]) -> Iterator[Found]:
             if not names:  # the header
                 return
         elif not names:
-            names = cells
+            bare = [cell.strip() for cell in cells]
+            names = cells if repeated(bare) else bare  # "prompt , completion": a space is not meant
             if twice := repeated(names):
                 yield 1, source.problem(f"two columns are called {twice!r}", line=line, fix="give every column a name of its own")
                 return
