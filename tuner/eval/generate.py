@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -48,7 +49,9 @@ def answers(
         pad = tokenizer.pad_token_id
         ids = torch.tensor([[pad] * (width - len(prompts[i])) + prompts[i] for i in chosen])
         mask = torch.tensor([[0] * (width - len(prompts[i])) + [1] * len(prompts[i]) for i in chosen])
-        out = model.generate(input_ids=ids.to(model.device), attention_mask=mask.to(model.device), generation_config=config)
+        with warnings.catch_warnings():  # PEFT counts positions itself where vectors stand before the text, and warns that it does
+            warnings.filterwarnings("ignore", message="Position ids are not supported for parameter efficient tuning")
+            out = model.generate(input_ids=ids.to(model.device), attention_mask=mask.to(model.device), generation_config=config)
         texts = tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
         for index, text in zip(chosen, texts, strict=True):
             result[index] = text.strip()

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from typing import Any
 
 from omegaconf import MISSING
 
 from tuner.registry import kinds
 from tuner.schema.base import STAGES, Section, default_of, docs, plain, stages_affected
 from tuner.schema.documents import list_options, read
-from tuner.schema.recipe import DEFAULTS, GROUPS, Recipe, mapped_class, nested_class
+from tuner.schema.recipe import Recipe, hints_of, mapped_class, nested_class
 from tuner.schema.values import BOUNDS, type_name
 from tuner.schema.walk import all_keys
 
@@ -54,8 +54,9 @@ class Key:
 def describe(name: str) -> Key:
     """The key with this dotted name. KeyError when there is none."""
     cls, spec = all_keys()[name]
-    group = name.partition(".")[0]
-    options = tuple(o for o in list_options(group) if name in _keys_of(group, o)) if kinds(group) else ()
+    group, _, rest = name.partition(".")
+    owners = {variant for variant, kind in kinds(group).items() if rest.partition(".")[0] in {f.name for f in dataclasses.fields(kind)}}
+    options = tuple(option for option in list_options(group) if variant_of(group, option) in owners) if owners else ()
     default = default_of(spec)
     affected = stages_affected(spec)
     return Key(
@@ -104,14 +105,9 @@ def variant_of(group: str, option: str) -> str:
     return option if path is None else variant_of(group, str(read(path).data["defaults"][0]))
 
 
-def _keys_of(group: str, option: str) -> set[str]:
-    variants = {g: DEFAULTS[g] if g != group else variant_of(group, option) for g in GROUPS if kinds(g)}
-    return set(all_keys(variants))
-
-
 def _example(cls: type[Section], spec: dataclasses.Field[Any], default: Any) -> str:
     """A value as it is typed after `key=`, quoted for Hydra's grammar (inner pair) and for the shell (outer pair)."""
-    hint = str(get_type_hints(cls)[spec.name])
+    hint = str(hints_of(cls)[spec.name])
     if "list" in spec.metadata["accepts"]:
         return shlex.quote("[q_proj,v_proj]")
     if mapped_class(cls, spec.name):

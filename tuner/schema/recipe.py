@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import tuner.schema.beyond_lora  # noqa: F401  (its adapters are registered)
@@ -70,15 +71,25 @@ class Recipe(Section):
     """Where the result is published."""
 
 
+def hints_of(cls: type) -> dict[str, Any]:
+    """The types of a class's fields; evaluated once."""
+    return _hints(cls)
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    return get_type_hints(cls)
+
+
 def section_class(group: str, variant: str = "") -> type[Section]:
     """The dataclass of a section, of its variant where it has variants."""
-    hint = get_type_hints(Recipe)[group]
+    hint = hints_of(Recipe)[group]
     return kinds(group)[variant] if variant else hint
 
 
 def nested_class(cls: type, name: str) -> type[Section] | None:
     """The dataclass behind a field that holds one (`model.wheel`), else None."""
-    hint = get_type_hints(cls)[name]
+    hint = hints_of(cls)[name]
     if get_origin(hint) is dict:
         return None
     return next((t for t in (hint, *get_args(hint)) if isinstance(t, type) and issubclass(t, Section)), None)
@@ -86,7 +97,7 @@ def nested_class(cls: type, name: str) -> type[Section] | None:
 
 def mapped_class(cls: type, name: str) -> type[Section] | None:
     """The dataclass of the values of a field that maps names to sections (`data.mix`), else None."""
-    hint = get_type_hints(cls)[name]
+    hint = hints_of(cls)[name]
     value = get_args(hint)[1] if get_origin(hint) is dict else None
     return value if isinstance(value, type) and issubclass(value, Section) else None
 
@@ -103,7 +114,7 @@ def from_section(cls: type[S], values: dict[str, Any]) -> S:
 
 
 def _build(cls: type, values: dict[str, Any]) -> Any:
-    hints = get_type_hints(cls)
+    hints = hints_of(cls)
     built: dict[str, Any] = {}
     for name, value in values.items():
         if name == "kind":

@@ -6,14 +6,14 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, get_type_hints
+from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tuner.errors import Problem, nearest
 from tuner.schema.base import Section
-from tuner.schema.recipe import mapped_class
+from tuner.schema.recipe import hints_of, mapped_class
 
 # All that a value may refer to. What is no plain reference is refused, not searched for a resolver: `${oc.${name}:HF_TOKEN}` is one too.
 REFERENCE = re.compile(r"\$\{[\w.\[\]]+\}")
@@ -32,7 +32,7 @@ def check_value(cls: type[Section], spec: dataclasses.Field[Any], value: Any, do
             return resolver_problem(text, dotted)
     if isinstance(value, str) and REFERENCE.search(value):
         return None
-    hint = get_type_hints(cls)[spec.name]
+    hint = hints_of(cls)[spec.name]
     if spec.metadata["accepts"] and not _accepted(spec.metadata["accepts"], value):
         return Problem(what=f"`{dotted}` takes {spec.metadata['accepts']}, not {value!r}", fix=_example(hint, dotted, value))
     node = OmegaConf.structured(cls)
@@ -78,7 +78,7 @@ def _accepted(accepts: str, value: Any) -> bool:
 
 def type_name(cls: type[Section], spec: dataclasses.Field[Any]) -> str:
     """The field's type as a person reads it: `float`, `assistant | all`, `int | null`."""
-    hint = get_type_hints(cls)[spec.name]
+    hint = hints_of(cls)[spec.name]
     if spec.metadata["accepts"]:
         return str(spec.metadata["accepts"])
     if isinstance(hint, type) and hasattr(hint, "__members__"):
