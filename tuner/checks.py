@@ -15,7 +15,7 @@ from tuner.schema.hardware import Device
 from tuner.schema.model import Source
 from tuner.schema.recipe import Recipe
 from tuner.schema.task import Sft
-from tuner.schema.trainer import Choice, Precision
+from tuner.schema.trainer import Choice, Optim, Precision
 
 Finding = tuple[str, str, str]
 METRICS = ("exact_match", "json")
@@ -53,6 +53,8 @@ def precision(recipe: Recipe) -> Iterator[Finding]:
 def starting(recipe: Recipe) -> Iterator[Finding]:
     """A start that moves the base is saved as what was learned since: by PEFT's arithmetic, which knows the two matrices alone."""
     adapter, key = recipe.adapter, "adapter.init_lora_weights"
+    if isinstance(adapter, Lora) and adapter.loraplus_lr_ratio and recipe.trainer.optim is Optim.muon:
+        yield "trainer.optim", "LoRA+ gives the second matrix a rate of its own, and `muon` one to all", "use another optimizer"
     if not isinstance(adapter, Lora) or adapter.init_lora_weights not in MOVES_THE_BASE:
         return
     start = adapter.init_lora_weights

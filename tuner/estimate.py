@@ -22,7 +22,19 @@ BYTES = {Dtype.bfloat16: 2, Dtype.float16: 2, Dtype.float32: 4}
 PROCESS_BYTES = 1.3e9  # torch, Transformers and what they keep: 1.2 to 1.9 GB beyond the sum below were seen on a CPU
 CHARACTERS_PER_TOKEN = 4.0
 # What a trained parameter costs beside itself: gradient, and the optimizer's moments (all in fp32).
-STATES = {Optim.adamw_torch: 3, Optim.adamw_torch_fused: 3, Optim.adafactor: 1, Optim.sgd: 1}
+STATES = {
+    Optim.adamw_torch: 3.0,
+    Optim.adamw_torch_fused: 3.0,
+    Optim.adamw_8bit: 1.5,
+    Optim.paged_adamw_32bit: 3.0,
+    Optim.paged_adamw_8bit: 1.5,
+    Optim.adafactor: 1.0,
+    Optim.lion_32bit: 2.0,
+    Optim.lion_8bit: 1.25,
+    Optim.paged_lion_8bit: 1.25,
+    Optim.muon: 2.0,
+    Optim.sgd: 1.0,
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -272,6 +272,8 @@ def test_killed_while_the_result_is_saved(lab: Lab, whole: Path) -> None:
         ["model.dtype=bfloat16", "trainer.precision=bf16"],
         ["adapter=full", "model.dtype=bfloat16", "trainer.precision=bf16"],
         ["adapter=full", "trainer.optim=adafactor"],
+        ["adapter=full", "trainer.optim=muon"],
+        ["trainer.optim=lion_8bit"],
         ["adapter=dora"],
         ["adapter=qlora"],
         ["trainer.padding_free=never", "hardware.micro_batch_size=8"],

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerControl, Tr
 from tests.lab import Lab, log_of, losses_of, make_lab, task_of, tiny_model, train, weights_of
 from tuner.errors import TuneError
 from tuner.pipeline import execute
+from tuner.schema.trainer import Optim
 from tuner.train.callbacks import LossGuard
 from tuner.train.checkpoints import all_checkpoints, broken, step_of
 
@@ -259,10 +260,22 @@ def test_schedulers(lab: Lab, scheduler: str, expected: list[float] | None) -> N
     assert not list((run.folder / "checkpoints").glob("checkpoint-*")), "save_steps=0 writes none"
 
 
-@pytest.mark.parametrize("optim", ["adamw_torch_fused", "adafactor", "sgd"])
+def test_paged_optimizers_need_a_gpu(lab: Lab) -> None:
+    with pytest.raises(TuneError, match="needs a GPU") as caught:
+        task_of(run := lab.run("trainer.optim=paged_lion_8bit")).possible(run)
+    assert (caught.value.code, caught.value.problems[0].fix) == (4, "use `trainer.optim=lion_8bit`")
+
+
+@pytest.mark.parametrize("optim", [o.value for o in Optim if not o.value.startswith("paged")])
 def test_optimizers(lab: Lab, optim: str) -> None:
-    _run, before, model = trained_model(lab, "trainer.max_steps=2", f"trainer.optim={optim}", "trainer.warmup_ratio=0")
-    assert moved(before, model)
+    """Each lowers the loss, by LoRA and by full fine-tuning (where Muon has AdamW for embeddings and norms beside it)."""
+    rate = {"sgd": "1", "muon": "1e-2"}.get(optim, "3e-3")
+    for adapter in ("lora", "full"):
+        choice = (f"trainer.optim={optim}", f"adapter={adapter}", f"trainer.learning_rate={rate}", "trainer.warmup_ratio=0")
+        run, before, model = trained_model(lab, "trainer.max_steps=6", *choice)
+        assert moved(before, model) == {n for n in before if adapter == "full" or "lora_" in n}
+        losses = losses_of(run.folder)
+        assert losses[-1] < losses[0] - 0.02, (adapter, losses)
 
 
 def test_bf16_autocast_trains(lab: Lab) -> None:

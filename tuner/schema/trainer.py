@@ -24,8 +24,18 @@ class Optim(StrEnum):
 
     adamw_torch = "adamw_torch"
     adamw_torch_fused = "adamw_torch_fused"
+    adamw_8bit = "adamw_8bit"
+    paged_adamw_32bit = "paged_adamw_32bit"
+    paged_adamw_8bit = "paged_adamw_8bit"
     adafactor = "adafactor"
+    lion_32bit = "lion_32bit"
+    lion_8bit = "lion_8bit"
+    paged_lion_8bit = "paged_lion_8bit"
+    muon = "muon"
     sgd = "sgd"
+
+
+BITSANDBYTES = frozenset(o for o in Optim if "bit" in o)  # optimizers of this package
 
 
 class Precision(StrEnum):
@@ -57,7 +67,7 @@ class Trainer(Section):
     batch_size: int = opt(16, affects="train", ge=1)
     """**Global** batch: rows an optimizer step sees over all devices (packed rows when packing)."""
     optim: Optim = opt(Optim.adamw_torch, affects="train")
-    """Optimizer, by Transformers' name."""
+    """Optimizer, by Transformers' name; `muon` is PyTorch's, for matrices, with AdamW for the rest."""
     weight_decay: float = opt(0.0, affects="train", ge=0)
     """Decoupled weight decay."""
     adam_beta1: float = opt(0.9, affects="train", ge=0, lt=1)

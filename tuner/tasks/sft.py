@@ -31,6 +31,7 @@ from tuner.model.load import DTYPES, load_base, load_empty, load_folder, load_to
 from tuner.schema.adapter import Full, Lora
 from tuner.schema.task import Sft
 from tuner.schema.trainer import Choice
+from tuner.train.optimizers import ready
 from tuner.train.trainer import TokenTrainer
 
 PROBED = 4  # conversations whose loss is compared before saving and after loading
@@ -71,6 +72,7 @@ def check(run: Run, rows: Rows) -> None:
 def possible(run: Run) -> None:
     """Adapter, padding-free training and packing fit the model, as far as its configuration tells: no weights are read."""
     quantization(run.recipe.adapter, DTYPES[run.recipe.model.dtype])
+    ready(run.recipe.trainer.optim, run.device)
     _padding_free(run, wrap(load_empty(run.recipe.model, progress=run.tell), run.recipe.adapter, start=False))
 
 
@@ -113,6 +115,7 @@ def trainer(run: Run, model: nn.Module, args: TrainingArguments, prepared: Path,
         model=model,
         args=args,
         adapter=run.recipe.adapter,
+        optim=run.recipe.trainer.optim,
         rows=rows,
         eval_rows=TokenRows(validation) if validation else None,
         tokenizer=tokenizer_of(run),

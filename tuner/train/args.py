@@ -12,7 +12,7 @@ from transformers import TrainingArguments
 from tuner.errors import TuneError
 from tuner.schema.hardware import Hardware
 from tuner.schema.recipe import Recipe
-from tuner.schema.trainer import Precision, Trainer
+from tuner.schema.trainer import Optim, Precision, Trainer
 
 GPU_MICRO_BATCH = 8
 
@@ -56,7 +56,7 @@ def arguments(recipe: Recipe, folder: Path, device: torch.device, *, rows: int) 
         gradient_accumulation_steps=trainer.batch_size // micro,
         max_steps=steps,
         learning_rate=trainer.learning_rate,
-        optim=trainer.optim.value,
+        optim=Optim.adamw_torch.value if trainer.optim is Optim.muon else trainer.optim.value,  # Muon: TokenTrainer makes it
         weight_decay=trainer.weight_decay,
         adam_beta1=trainer.adam_beta1,
         adam_beta2=trainer.adam_beta2,

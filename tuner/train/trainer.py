@@ -20,7 +20,9 @@ from tuner.errors import Problem, TuneError
 from tuner.model import packed
 from tuner.model.adapt import measuring
 from tuner.schema.adapter import AdaLora, Adapter, Lora
+from tuner.schema.trainer import Optim
 from tuner.train.adalora import penalty, restore
+from tuner.train.optimizers import MuonAdamW
 
 Item = dict[str, Any]
 
@@ -37,13 +39,14 @@ class TokenTrainer(Trainer):
         model: nn.Module,
         args: TrainingArguments,
         adapter: Adapter,
+        optim: Optim,
         rows: TokenRows | Stream,
         eval_rows: TokenRows | None,
         tokenizer: PreTrainedTokenizerBase,
         padding_free: bool,
         callbacks: list[TrainerCallback],
     ) -> None:
-        self.padding_free, self.adapter = padding_free, adapter
+        self.padding_free, self.adapter, self.optim = padding_free, adapter, optim
         collate = _flat if padding_free else _padded(tokenizer)
         super().__init__(
             model=model,
@@ -75,13 +78,17 @@ class TokenTrainer(Trainer):
             return packed.forward_loss(model, inputs, count)
 
     def create_optimizer(self, *args: Any, **options: Any) -> torch.optim.Optimizer:
-        """Transformers' choice; with LoRA+ the second matrices in a group of their own."""
+        """Transformers' choice, or Muon; with LoRA+ the second matrices in a group of their own."""
         ratio = self.adapter.loraplus_lr_ratio if isinstance(self.adapter, Lora) else None
         if self.optimizer is None and ratio:
             adapted: Any = self.model
             cls, settings = self.get_optimizer_cls_and_kwargs(self.args, adapted)
             settings |= {"loraplus_lr_ratio": ratio, "loraplus_weight_decay": self.args.weight_decay}
             self.optimizer = create_loraplus_optimizer(adapted, cls, **settings)
+        if self.optimizer is None and self.optim is Optim.muon:
+            rates: dict[str, Any] = {"lr": self.args.learning_rate, "weight_decay": self.args.weight_decay}
+            trained: Any = self.model
+            self.optimizer = MuonAdamW(trained, betas=(self.args.adam_beta1, self.args.adam_beta2), **rates)
         return super().create_optimizer(*args, **options)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:

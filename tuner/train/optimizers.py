@@ -1,0 +1,73 @@
+"""Optimizers beside Transformers' own, and what each needs: `ready(Optim.lion_8bit, device)`, `MuonAdamW(model, lr=2e-4, …)`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Muon, Optimizer
+
+from tuner.errors import ENVIRONMENT, TuneError
+from tuner.registry import load
+from tuner.schema.trainer import BITSANDBYTES, Optim
+
+
+def ready(optim: Optim, device: torch.device) -> None:
+    """Raises TuneError (code 4) when the optimizer's package is not there, or the device has no memory to page."""
+    if optim.value.startswith("paged") and device.type == "cpu":
+        fix = f"use `trainer.optim={optim.value.removeprefix('paged_')}`"
+        raise TuneError(
+            f"trainer.optim={optim.value} needs a GPU: there is no other memory to page to", "trainer.optim", fix, code=ENVIRONMENT
+        )
+    if optim not in BITSANDBYTES:
+        return
+    try:
+        load("bitsandbytes")
+    except ImportError as error:
+        what = f"trainer.optim={optim.value} needs bitsandbytes"
+        raise TuneError(what, "trainer.optim", "pip install 'tuner[qlora]'", code=ENVIRONMENT) from error
+
+
+class MuonAdamW(Optimizer):
+    """Muon (https://kellerjordan.github.io/posts/muon) for matrices within the model, AdamW for embeddings, head, norms and biases.
+
+    Muon's steps are scaled to AdamW's size (https://arxiv.org/abs/2502.16982), so that one learning rate serves both.
+    """
+
+    def __init__(self, model: nn.Module, *, lr: float, weight_decay: float, betas: tuple[float, float]) -> None:
+        ends = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)}
+        ends |= {id(p) for name, m in model.named_modules() if name.endswith("lm_head") for p in m.parameters()}
+        trained = [p for p in model.parameters() if p.requires_grad]
+        matrices = [p for p in trained if p.ndim == 2 and id(p) not in ends]
+        others = [p for p in trained if p.ndim != 2 or id(p) in ends]
+        self.parts: list[Optimizer] = []
+        if matrices:
+            self.parts.append(Muon(matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
+        if others:
+            self.parts.append(AdamW(others, lr=lr, weight_decay=weight_decay, betas=betas))
+        super().__init__(trained, {"lr": lr})
+        self._link()
+
+    def _link(self) -> None:
+        """The groups are the parts' own: a schedule that sets a rate here sets it there."""
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> Tensor | None:  # type: ignore[override]
+        """One step of both."""
+        assert closure is None
+        for part in self.parts:
+            part.step()
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Both states, in the order of the parts."""
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """What `state_dict` gave."""
+        for part, state in zip(self.parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
+        self._link()
