@@ -25,7 +25,7 @@ CHARACTERS_PER_TOKEN = 4.0
 STATES = {
     Optim.adamw_torch: 3.0,
     Optim.adamw_torch_fused: 3.0,
-    Optim.adamw_8bit: 1.5,
+    Optim.adamw_bnb_8bit: 1.5,
     Optim.paged_adamw_32bit: 3.0,
     Optim.paged_adamw_8bit: 1.5,
     Optim.adafactor: 1.0,

@@ -24,7 +24,7 @@ class Optim(StrEnum):
 
     adamw_torch = "adamw_torch"
     adamw_torch_fused = "adamw_torch_fused"
-    adamw_8bit = "adamw_8bit"
+    adamw_bnb_8bit = "adamw_bnb_8bit"
     paged_adamw_32bit = "paged_adamw_32bit"
     paged_adamw_8bit = "paged_adamw_8bit"
     adafactor = "adafactor"

@@ -13,11 +13,17 @@ from tuner.errors import ENVIRONMENT, TuneError
 from tuner.registry import load
 from tuner.schema.trainer import BITSANDBYTES, Optim
 
+UNPAGED = {
+    Optim.paged_adamw_32bit: Optim.adamw_torch,
+    Optim.paged_adamw_8bit: Optim.adamw_bnb_8bit,
+    Optim.paged_lion_8bit: Optim.lion_8bit,
+}
+
 
 def ready(optim: Optim, device: torch.device) -> None:
     """Raises TuneError (code 4) when the optimizer's package is not there, or the device has no memory to page."""
-    if optim.value.startswith("paged") and device.type == "cpu":
-        fix = f"use `trainer.optim={optim.value.removeprefix('paged_')}`"
+    if optim in UNPAGED and device.type == "cpu":
+        fix = f"use `trainer.optim={UNPAGED[optim].value}`"
         raise TuneError(
             f"trainer.optim={optim.value} needs a GPU: there is no other memory to page to", "trainer.optim", fix, code=ENVIRONMENT
         )
