@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tuner.data_rules import RULES as DATA_RULES
-from tuner.schema.adapter import MOVES_THE_BASE, Bias, Init, Lora, QLora, Quant
+from tuner.schema.adapter import MOVES_THE_BASE, AdaLora, Bias, Init, Lora, LowRank, QLora, Quant
 from tuner.schema.hardware import Device
 from tuner.schema.model import Source
 from tuner.schema.recipe import Recipe
@@ -70,6 +70,18 @@ def starting(recipe: Recipe) -> Iterator[Finding]:
         yield key, f"`{key}={start}` takes a part out of weights that are quantised", "use `adapter=lora`, or `adapter=loftq`"
 
 
+def ranks(recipe: Recipe) -> Iterator[Finding]:
+    """AdaLoRA cuts ranks; blocks are counted of named modules."""
+    adapter = recipe.adapter
+    if isinstance(adapter, AdaLora) and adapter.target_r >= adapter.init_r:
+        what = f"`adapter.target_r` ({adapter.target_r}) is not below `adapter.init_r` ({adapter.init_r}): AdaLoRA cuts ranks"
+        yield "adapter.target_r", what, "lower it, or use `adapter=lora`"
+    targets = adapter.target_modules if isinstance(adapter, LowRank) and adapter.layers_to_transform is not None else "all-linear"
+    if isinstance(targets, str) and targets != "all-linear":
+        what = "`adapter.layers_to_transform` and a regular expression are two ways to choose blocks"
+        yield "adapter.layers_to_transform", what, "say the blocks in the expression"
+
+
 def batch(recipe: Recipe) -> Iterator[Finding]:
     """The global batch is made of whole micro-batches."""
     micro, rows = recipe.hardware.micro_batch_size, recipe.trainer.batch_size
@@ -98,4 +110,4 @@ def model_source(recipe: Recipe) -> Iterator[Finding]:
         yield "model.revision", "`model.revision` belongs to a Hub model", "remove it: a local folder has no revisions"
 
 
-RULES = (names, *DATA_RULES, measuring, precision, starting, batch, packing, model_source)
+RULES = (names, *DATA_RULES, measuring, precision, starting, ranks, batch, packing, model_source)

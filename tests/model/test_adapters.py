@@ -259,3 +259,38 @@ def test_measuring_a_quantised_model_while_it_trains_changes_no_step(lab: Lab) -
     """In eval bitsandbytes would repack 4-bit weights for the CPU, and no gradient would come through them again."""
     choice = ("adapter=qlora", "trainer.max_steps=4", "trainer.warmup_ratio=0")
     assert at(lab, *choice, "trainer.eval_steps=1", "name=measured") == at(lab, *choice, "name=plain")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "where"),
+    [
+        (["adapter.rank_pattern={q_prj: 4}"], "adapter.rank_pattern"),
+        (["adapter.exclude_modules=[nothing]"], "adapter.exclude_modules"),
+        (["adapter.layers_to_transform=[7]"], "adapter.layers_to_transform"),
+        (["adapter=ia3", "adapter.feedforward_modules=[q_proj]"], "adapter.feedforward_modules"),
+        (["adapter=oft", "adapter.oft_block_size=5"], "adapter.oft_block_size"),
+        (["adapter=boft", "adapter.boft_block_size=3"], "adapter.boft_block_size"),
+        (["adapter=vera", "adapter.target_modules=[nope]"], "adapter.target_modules"),
+        (["adapter=layernorm", "adapter.target_modules=[nope]"], "adapter.target_modules"),
+    ],
+)
+def test_what_peft_would_pass_over_or_change_is_an_error(lab: Lab, overrides: list[str], where: str) -> None:
+    run = lab.run(*overrides)
+    with pytest.raises(TuneError, match="does not fit the model") as caught:
+        task_of(run).possible(run)
+    assert (caught.value.code, caught.value.problems[0].where) == (2, where)
+
+
+def test_blocks_of_the_model_can_be_chosen(lab: Lab) -> None:
+    _, before, model = trained_model(lab, *TWO_STEPS, "adapter.layers_to_transform=[1]")
+    assert moved(before, model) == {n for n in before if "lora_" in n and "layers.1." in n}
+    with pytest.raises(TuneError, match="two ways to choose blocks"):
+        lab.plan("adapter.layers_to_transform=[1]", "adapter.target_modules='.*q_proj'")
+
+
+def test_adalora_needs_ranks_and_steps_to_cut(lab: Lab) -> None:
+    with pytest.raises(TuneError, match="AdaLoRA cuts ranks"):
+        lab.plan("adapter=adalora", "adapter.target_r=12")
+    with pytest.raises(TuneError, match="no step to cut ranks: 5 before and 0 after, of 2") as caught:
+        train(lab.run("adapter=adalora", "adapter.tinit=5", *TWO_STEPS))
+    assert caught.value.code == 2

@@ -20,9 +20,12 @@ from transformers import BitsAndBytesConfig, PreTrainedModel, TrainingArguments
 from tuner.errors import ENVIRONMENT, TuneError
 from tuner.model.starts import starting_point
 from tuner.registry import load
-from tuner.schema.adapter import AdaLora, Adapter, Full, Init, Lora, Modules, QLora, Quant
+from tuner.schema.adapter import AdaLora, Adapter, Full, Init, Lora, LowRank, Modules, QLora, Quant
 from tuner.schema.base import plain
-from tuner.schema.beyond_lora import BOFT, LayerNorm, Prompt
+from tuner.schema.beyond_lora import BOFT, IA3, LayerNorm, Prompt
+
+# What PEFT says where it leaves out, or changes, what it was given.
+IGNORED = (".*pattern keys did not match", "You have passed exclude_modules", "Invalid `oft_block_size`")
 
 
 def quantization(adapter: Adapter, dtype: torch.dtype) -> BitsAndBytesConfig | None:
@@ -54,16 +57,18 @@ def wrap(base: PreTrainedModel, adapter: Adapter, *, start: bool = True) -> PreT
     if isinstance(adapter, Modules):
         _are_there(base, adapter.modules_to_save, "adapter.modules_to_save")
     base.requires_grad_(False)
-    config = configuration(adapter, base, start=start)
     try:
-        with _quiet():
+        config = configuration(adapter, base, start=start)
+        with _quiet(), warnings.catch_warnings():
+            for ignored in IGNORED:  # PEFT goes on without what the recipe asks for
+                warnings.filterwarnings("error", message=ignored)
             model: PeftModel = get_peft_model(base, config)
-    except (ValueError, re.error) as error:
+        if isinstance(adapter, IA3):  # PEFT's own check, now that the targets are chosen; else it comes when saving
+            config.__post_init__()
+    except (ValueError, re.error, UserWarning, RuntimeWarning) as error:
         raise _does_not_fit(base, adapter, error) from error
-    if (
-        isinstance(adapter, BOFT)
-        and next(p for n, p in model.named_parameters() if "boft_R" in n).shape[0] != adapter.boft_n_butterfly_factor
-    ):
+    factors = [len(p) for n, p in model.named_parameters() if "boft_R" in n]
+    if isinstance(adapter, BOFT) and factors[0] != adapter.boft_n_butterfly_factor:
         fix = "PEFT compiles them with CUDA's compiler; with 1 none is needed"
         raise TuneError("more than one butterfly factor needs a CUDA kernel", "adapter.boft_n_butterfly_factor", fix, code=ENVIRONMENT)
     if isinstance(adapter, Prompt):  # what it started from is told by the recipe; PEFT would look for the tokenizer again
@@ -92,6 +97,8 @@ def configuration(adapter: Adapter, base: PreTrainedModel, *, start: bool = True
         values["init_lora_weights"] = starting_point(adapter) if start else True
         if values["init_lora_weights"] == Init.eva.value:
             values["eva_config"] = peft.EvaConfig()
+    if isinstance(adapter, LowRank) and adapter.layers_to_transform is not None and adapter.target_modules == "all-linear":
+        values["target_modules"] = sorted(_linear(base))  # PEFT takes blocks of named modules alone
     if isinstance(adapter, AdaLora):  # the steps are told by `train/adalora.py`, which knows them
         values |= {"tinit": 0, "tfinal": 0, "total_step": 1, "orth_reg_weight": 0.0}
     if isinstance(adapter, Prompt) and adapter.prompt_tuning_init_text and start:
@@ -129,13 +136,21 @@ def _are_there(base: PreTrainedModel, wanted: list[str], key: str) -> None:
 
 
 def _does_not_fit(base: PreTrainedModel, adapter: Adapter, error: Exception) -> TuneError:
-    what = f"the adapter does not fit the model: {str(error).splitlines()[0]}"
+    said = str(error).splitlines()[0]
+    keys = [spec.name for spec in dataclasses.fields(adapter) if spec.name != "target_modules"]
+    words = set(re.findall(r"\w+", said))
+    where = f"adapter.{next((key for key in keys if key in words), 'target_modules')}"
+    norms = {name.rpartition(".")[2] for name, module in base.named_modules() if "norm" in type(module).__name__.lower()}
+    fix = f"linear modules of this model: {', '.join(sorted(_linear(base)))}, or `all-linear`"
     if isinstance(adapter, LayerNorm):
-        names = {name.rpartition(".")[2] for name, module in base.named_modules() if "norm" in type(module).__name__.lower()}
-        return TuneError(what, "adapter.target_modules", f"norms of this model: {', '.join(sorted(names))}")
+        fix = f"norms of this model: {', '.join(sorted(norms))}"
+    return TuneError(f"the adapter does not fit the model: {said}", where, fix)
+
+
+def _linear(base: PreTrainedModel) -> set[str]:
+    """Names of the linear maps within the model."""
     head = base.get_output_embeddings()  # shared with the input embedding, more often than not
-    names = {name.rpartition(".")[2] for name, module in base.named_modules() if isinstance(module, torch.nn.Linear) and module is not head}
-    return TuneError(what, "adapter.target_modules", f"linear modules of this model: {', '.join(sorted(names))}, or `all-linear`")
+    return {name.rpartition(".")[2] for name, module in base.named_modules() if isinstance(module, torch.nn.Linear) and module is not head}
 
 
 def fast_casts(model: torch.nn.Module, args: TrainingArguments) -> AbstractContextManager[None]:

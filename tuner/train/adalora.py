@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from tuner.errors import TuneError
 from tuner.schema.adapter import AdaLora
 from tuner.train.checkpoints import PREFIX
 
@@ -29,12 +30,15 @@ class Allocation(TrainerCallback):
         warnings.filterwarnings("ignore", message=".*LoRA tensor.s. have invalid shape")
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any) -> None:
-        """The schedule, now that the number of steps is known"""
+        """The schedule, now that the number of steps is known. Raises TuneError (code 2) when it has no step for its work"""
         allocator, steps = model.base_model.rankallocator, state.max_steps
         config = allocator.peft_config
         config.tinit = steps // 10 if self.adapter.tinit is None else self.adapter.tinit
         config.tfinal = steps * 3 // 10 if self.adapter.tfinal is None else self.adapter.tfinal
         config.deltaT = self.adapter.deltaT
+        if config.tinit + config.tfinal >= steps:
+            what = f"AdaLoRA has no step to cut ranks: {config.tinit} before and {config.tfinal} after, of {steps}"
+            raise TuneError(what, "adapter.tinit", "lower `adapter.tinit` or `adapter.tfinal`, or train longer")
         allocator.set_total_step(steps)
 
     def on_optimizer_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any) -> None:
