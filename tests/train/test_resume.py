@@ -274,6 +274,7 @@ def test_killed_while_the_result_is_saved(lab: Lab, whole: Path) -> None:
         ["adapter=full", "trainer.optim=adafactor"],
         ["adapter=full", "trainer.optim=muon"],
         ["trainer.optim=lion_8bit"],
+        ["trainer.neftune_noise_alpha=5"],
         ["adapter=dora"],
         ["adapter=qlora"],
         ["trainer.padding_free=never", "hardware.micro_batch_size=8"],

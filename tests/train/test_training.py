@@ -278,6 +278,18 @@ def test_optimizers(lab: Lab, optim: str) -> None:
         assert losses[-1] < losses[0] - 0.02, (adapter, losses)
 
 
+@pytest.mark.parametrize("padding", ["auto", "never"])
+def test_neftune_is_noise_while_training_alone(lab: Lab, padding: str) -> None:
+    still = ("trainer.max_steps=1", "trainer.warmup_ratio=0", "trainer.learning_rate=1e-9")
+    choice = (f"trainer.padding_free={padding}", "trainer.eval_steps=1", *still)
+    plain, noisy = lab.run(*choice, "name=plain"), lab.run(*choice, "trainer.neftune_noise_alpha=50", "name=noisy")
+    train(plain)
+    train(noisy)
+    assert abs(losses_of(noisy.folder)[0] - losses_of(plain.folder)[0]) > 1e-3
+    measured = [[e["eval_loss"] for e in log_of(run.folder) if "eval_loss" in e] for run in (plain, noisy)]
+    assert measured[0] == pytest.approx(measured[1], abs=1e-5)
+
+
 def test_bf16_autocast_trains(lab: Lab) -> None:
     found = curve(lab, "trainer.precision=bf16", "trainer.max_steps=6")
     assert found == pytest.approx(curve(lab, "trainer.precision=fp32", "trainer.max_steps=6"), abs=0.05)

@@ -86,6 +86,8 @@ class Trainer(Section):
     """Train on rows laid end to end without padding, scoring only trained tokens; `auto`: where the model supports it."""
     activation_checkpointing: bool = opt(False, affects="train")
     """Recompute activations in the backward pass: less memory, about 1.3 times the time (measured on a CPU)."""
+    neftune_noise_alpha: float | None = opt(None, affects="train", gt=0)
+    """NEFTune (https://arxiv.org/abs/2310.05914): noise on the embeddings while training; 5 is usual for chat."""
     logging_steps: int = opt(1, ge=1)
     """Log every so many steps."""
     save_steps: int = opt(50, ge=0)

@@ -65,6 +65,7 @@ def arguments(recipe: Recipe, folder: Path, device: torch.device, *, rows: int) 
         warmup_steps=int(steps * trainer.warmup_ratio),
         bf16=trainer.precision is Precision.bf16,
         fp16=trainer.precision is Precision.fp16,
+        neftune_noise_alpha=trainer.neftune_noise_alpha,
         activation_checkpointing=trainer.activation_checkpointing,
         logging_steps=trainer.logging_steps,
         logging_nan_inf_filter=False,
