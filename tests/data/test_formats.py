@@ -466,6 +466,38 @@ def test_a_file_that_is_cut_off_keeps_its_rows_and_ends_in_a_problem(tmp_path: P
     assert last.where.startswith(str(tmp_path / f"a.{kind}{ending}"))
 
 
+MANY = [{"text": f"text {i} {i * 7919 % 10007:05}", "label": str(i)} for i in range(500)]
+LONG = {
+    "jsonl": "".join(json.dumps(r) + "\n" for r in MANY),
+    "json": json.dumps(MANY),
+    "csv": "text,label\n" + "".join(f"{r['text']},{r['label']}\n" for r in MANY),
+    "tsv": "text\tlabel\n" + "".join(f"{r['text']}\t{r['label']}\n" for r in MANY),
+    "xml": "<rows>" + "".join(f'<row label="{r["label"]}"><text>{r["text"]}</text></row>' for r in MANY) + "</rows>",
+}
+
+
+@pytest.mark.parametrize("kind", LONG)
+@pytest.mark.parametrize("ending", [".gz", ".xz"])
+def test_rows_before_a_break_are_kept_where_it_is_skipped_and_the_break_has_its_place(tmp_path: Path, kind: str, ending: str) -> None:
+    content = COMPRESS[ending](LONG[kind].encode())
+    path = write(tmp_path / f"a.{kind}{ending}", content[: len(content) // 2])
+    kept = read_rows([path], Data(on_error=OnError.skip))
+    assert 150 < len(kept) < 350, "what the half of the file holds, where a buffer's worth was lost"
+    assert list(kept) == MANY[: len(kept)]
+    (broken,) = kept.skipped
+    place = f"{path}:{len(kept) + 1}" if kind == "jsonl" else f"{path}, row {len(kept) + 1}"
+    assert (broken.where, broken.what[:29]) == (place, "all from here on is unread: C")
+    with pytest.raises(TuneError, match="unread") as caught:
+        read_rows([path], Data())
+    assert caught.value.problems[0].where == place, "the last row that was read, and one"
+
+
+@pytest.mark.parametrize("kind", LONG)
+def test_a_break_before_the_first_row_is_told_as_one(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(TuneError, match="all from here on is unread"):
+        read_rows([write(tmp_path / f"a.{kind}.bz2", bz2.compress(LONG[kind].encode())[:-50])], Data())
+
+
 def test_damaged_arrow_offsets_are_told_and_not_followed(tmp_path: Path) -> None:
     content = bytearray(columnar("stream", [{"a": f"text {i}"} for i in range(1000)]))
     at = content.index((6).to_bytes(4, "little") + (12).to_bytes(4, "little"))

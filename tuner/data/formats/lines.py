@@ -56,35 +56,43 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def read_json(source: Source) -> Iterator[Found]:
     """The items of an array, or of the only list in a mapping; a mapping without one is one row."""
-    text = source.text()
+    text, broken = source.text()
     if isinstance(text, Problem):
         yield 1, text
         return
-    decoder, row, at = json.JSONDecoder(), 0, _after_space(text, 0)
+    row = 0
+    try:
+        for row, (value, part) in enumerate(_items(text), 1):
+            yield row, _row(source, value, part, row_number=row)
+    except (ValueError, RecursionError) as error:
+        if broken is None:
+            yield row + 1, _not_json(source, text, error, 1)
+    if broken:
+        raise broken
+
+
+def _items(text: str) -> Iterator[tuple[Any, str]]:
+    """(value, the text that it was read from) of each row."""
+    decoder, at = json.JSONDecoder(), _after_space(text, 0)
     if at == len(text):
         return
-    try:
-        if text[at] != "[":
-            values = json.loads(text)
-            lists = [v for k, v in values.items() if isinstance(v, list) and k not in TALKS] if isinstance(values, dict) else []
-            for row, value in enumerate(lists[0] if len(lists) == 1 else [values], 1):
-                yield row, _row(source, value, text, row_number=row)
-            return
+    if text[at] != "[":
+        values = json.loads(text)
+        lists = [v for k, v in values.items() if isinstance(v, list) and k not in TALKS] if isinstance(values, dict) else []
+        yield from ((value, text) for value in (lists[0] if len(lists) == 1 else [values]))
+        return
+    first = at = _after_space(text, at + 1)
+    while at > first or text[at : at + 1] != "]":  # an empty array ends here, any other behind a value
+        value, end = decoder.raw_decode(text, at)
+        yield value, text[at:end]
+        at = _after_space(text, end)
+        if text[at : at + 1] not in (",", "]"):
+            raise json.JSONDecodeError("Expecting ',' delimiter", text, at)
+        if text[at] == "]":
+            break
         at = _after_space(text, at + 1)
-        while row or text[at : at + 1] != "]":  # an empty array ends here, any other behind a value
-            value, end = decoder.raw_decode(text, at)
-            row += 1
-            yield row, _row(source, value, text[at:end], row_number=row)
-            at = _after_space(text, end)
-            if text[at : at + 1] not in (",", "]"):
-                raise json.JSONDecodeError("Expecting ',' delimiter", text, at)
-            if text[at] == "]":
-                break
-            at = _after_space(text, at + 1)
-        if (at := _after_space(text, at + 1)) < len(text):
-            raise json.JSONDecodeError("Extra data", text, at)
-    except (ValueError, RecursionError) as error:
-        yield row + 1, _not_json(source, text, error, 1)
+    if (at := _after_space(text, at + 1)) < len(text):
+        raise json.JSONDecodeError("Extra data", text, at)
 
 
 def _after_space(text: str, at: int) -> int:

@@ -37,6 +37,7 @@ ENCODINGS = (
 )
 HEAD_BYTES = 1 << 16
 _SHOWN = 120
+_ZSTD_BYTES = 1 << 10  # Arrow's stream fills what it is asked for, or loses it
 # What a damaged file, compressed or not, raises while it is read.
 BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, pyarrow.ArrowException)
 
@@ -110,13 +111,21 @@ class Source:
         except UnicodeDecodeError as error:
             yield self.undecodable(error, number + 1)
 
-    def text(self) -> str | Problem:
-        """The whole file decoded, or what is wrong with it."""
+    def text(self) -> tuple[str | Problem, Exception | None]:
+        """The whole file decoded, or what is wrong with it; and where the compressed stream breaks off, the text before and the error."""
+        content, broken = bytearray(), None
         with self.open() as stream:
-            content = stream.read()
+            try:
+                while piece := stream.read1():
+                    content += piece
+            except BROKEN as error:
+                broken = error
+        return self._decoded(bytes(content), whole=broken is None), broken
+
+    def _decoded(self, content: bytes, *, whole: bool) -> str | Problem:
         encoding = next((name for mark, name in ENCODINGS if content.startswith(mark)), "utf-8")
         try:
-            text = content.decode(encoding)
+            text = codecs.getincrementaldecoder(encoding)().decode(content, whole)
         except UnicodeDecodeError as error:
             return self.undecodable(error, content.count(b"\n", 0, error.start) + 1, content.rfind(b"\n", 0, error.start) + 1)
         return self.nul(text, text.count("\n", 0, text.index("\0")) + 1) if "\0" in text else text
@@ -158,4 +167,26 @@ def _decompressed(raw: Any) -> io.BufferedReader:
         opened = pyarrow.CompressedInputStream(pyarrow.PythonFile(raw, mode="r"), "zstd")
     else:
         return cast(io.BufferedReader, raw)
-    return io.BufferedReader(opened, buffer_size=1 << 16)
+    return io.BufferedReader(_Pieces(opened, _ZSTD_BYTES if kind == "zstd" else 1 << 16), buffer_size=1 << 16)
+
+
+class _Pieces(io.RawIOBase):
+    """A decompressing stream that gives what it has, piece by piece: filling whole buffers, it would lose what stands before a break."""
+
+    def __init__(self, stream: Any, most: int) -> None:
+        self.stream, self.most = stream, most
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """The next bytes, as many as there are up to the most."""
+        piece = self.stream.read1(min(len(buffer), self.most))
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+    def close(self) -> None:
+        """Closes both."""
+        self.stream.close()
+        super().close()

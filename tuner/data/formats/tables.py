@@ -8,12 +8,13 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pyarrow
 from pyarrow import ipc, parquet
 
-from tuner.data.formats.source import Found, Row, Source, excerpt
+from tuner.data.formats.source import BROKEN, Found, Row, Source, excerpt
 from tuner.errors import Problem, TuneError
 
 csv.field_size_limit(2**31 - 1)  # a document may be longer than the standard library's 128 KiB
@@ -29,7 +30,7 @@ def repeated(names: Iterable[str]) -> str | None:
 
 def read_csv(source: Source) -> Iterator[Found]:
     """Records with commas, or with semicolons, as spreadsheets write where the comma is the decimal mark."""
-    first = next(source.lines(), "")
+    first = next(_unbroken(source), "")
     semicolons = isinstance(first, str) and "," not in first and ";" in first and len(source.data.names) != 1
     return _rows(source, _quoted(source, ";" if semicolons else ","))
 
@@ -118,7 +119,7 @@ def _has_quoting(source: Source) -> bool:
     Many a TSV is written without quoting, and has values that begin with a quotation mark (SemEval's STS).
     """
     tabs, lines, marks, everything = set[int](), 0, False, False
-    for line in source.lines():
+    for line in _unbroken(source):
         if isinstance(line, str) and (text := line.rstrip("\r\n")):
             if not lines:
                 everything = all(len(cell) > 1 and cell[0] == cell[-1] == '"' for cell in text.split("\t"))
@@ -127,7 +128,7 @@ def _has_quoting(source: Source) -> bool:
     if not marks:
         return False
     try:
-        reader = csv.reader((line for line in source.lines() if isinstance(line, str)), delimiter="\t", strict=True)
+        reader = csv.reader((line for line in _unbroken(source) if isinstance(line, str)), delimiter="\t", strict=True)
         widths = Counter(len(cells) for cells in reader if cells)
     except csv.Error:
         return False
@@ -135,6 +136,12 @@ def _has_quoting(source: Source) -> bool:
     if len(tabs) == 1 and widths.total() != lines and not everything:
         return False
     return len(widths) == 1 or len(tabs) > 1
+
+
+def _unbroken(source: Source) -> Iterator[str | Problem]:
+    """The lines before a break of the compressed stream, which is told when the rows are read."""
+    with suppress(*BROKEN):
+        yield from source.lines()
 
 
 def read_parquet(source: Source) -> Iterator[Found]:

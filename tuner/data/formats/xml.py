@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 from xml.etree import ElementTree
 
-from tuner.data.formats.source import Found, Row, Source
+from tuner.data.formats.source import BROKEN, Found, Row, Source
 from tuner.errors import Problem
 
 _CHUNK = 1 << 16
@@ -95,7 +95,7 @@ def _parsed(source: Source, target: _Target) -> Iterator[ElementTree.Element]:
     """The record elements, as they are read."""
     parser = ElementTree.XMLParser(target=target)
     with source.open() as stream:
-        while chunk := stream.read(_CHUNK):
+        while chunk := stream.read1(_CHUNK):
             parser.feed(chunk)
             yield from target.done
             target.done.clear()
@@ -105,8 +105,12 @@ def _parsed(source: Source, target: _Target) -> Iterator[ElementTree.Element]:
 def _repeating(source: Source) -> str:
     """The element that repeats below the root, or the only one there. A pass over the file of its own."""
     target = _Target(None)
-    for _ in _parsed(source, target):
-        pass
+    try:
+        for _ in _parsed(source, target):
+            pass
+    except BROKEN:  # told when it is read again, behind the rows before it
+        if not target.counts:
+            raise
     repeated = [tag for tag, count in target.counts.items() if count > 1] or list(target.counts)
     if len(repeated) == 1:
         return repeated[0]
