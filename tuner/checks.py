@@ -53,8 +53,6 @@ def precision(recipe: Recipe) -> Iterator[Finding]:
 def starting(recipe: Recipe) -> Iterator[Finding]:
     """A start that moves the base is saved as what was learned since: by PEFT's arithmetic, which knows the two matrices alone."""
     adapter, key = recipe.adapter, "adapter.init_lora_weights"
-    if isinstance(adapter, Lora) and adapter.loraplus_lr_ratio and recipe.trainer.optim is Optim.muon:
-        yield "trainer.optim", "LoRA+ gives the second matrix a rate of its own, and `muon` one to all", "use another optimizer"
     if not isinstance(adapter, Lora) or adapter.init_lora_weights not in MOVES_THE_BASE:
         return
     start = adapter.init_lora_weights
@@ -68,6 +66,12 @@ def starting(recipe: Recipe) -> Iterator[Finding]:
         yield key, "LoftQ starts from what quantising to 4 bits lost, and the base is not quantised so", "use `adapter=loftq`"
     if start is not Init.loftq and isinstance(adapter, QLora):
         yield key, f"`{key}={start}` takes a part out of weights that are quantised", "use `adapter=lora`, or `adapter=loftq`"
+
+
+def rates(recipe: Recipe) -> Iterator[Finding]:
+    """LoRA+ is groups of an optimizer, and Muon makes its own."""
+    if isinstance(recipe.adapter, Lora) and recipe.adapter.loraplus_lr_ratio and recipe.trainer.optim is Optim.muon:
+        yield "trainer.optim", "LoRA+ gives the second matrix a rate of its own, and `muon` one to all", "use another optimizer"
 
 
 def ranks(recipe: Recipe) -> Iterator[Finding]:
@@ -110,4 +114,4 @@ def model_source(recipe: Recipe) -> Iterator[Finding]:
         yield "model.revision", "`model.revision` belongs to a Hub model", "remove it: a local folder has no revisions"
 
 
-RULES = (names, *DATA_RULES, measuring, precision, starting, ranks, batch, packing, model_source)
+RULES = (names, *DATA_RULES, measuring, precision, starting, rates, ranks, batch, packing, model_source)

@@ -27,6 +27,8 @@ from tuner.schema.beyond_lora import BOFT, IA3, LayerNorm, Prompt
 # What PEFT says where it leaves out, or changes, what it was given.
 IGNORED = (".*pattern keys did not match", "You have passed exclude_modules", "Invalid `oft_block_size`")
 
+OURS = {"kind", "loraplus_lr_ratio", "quant", "double_quant"}  # all else is PEFT's, which refuses a field that it does not know
+
 
 def quantization(adapter: Adapter, dtype: torch.dtype) -> BitsAndBytesConfig | None:
     """How the base is quantised while training; None unless qlora. Raises TuneError (code 4) when bitsandbytes is missing."""
@@ -67,8 +69,7 @@ def wrap(base: PreTrainedModel, adapter: Adapter, *, start: bool = True) -> PreT
             config.__post_init__()
     except (ValueError, re.error, UserWarning, RuntimeWarning) as error:
         raise _does_not_fit(base, adapter, error) from error
-    factors = [len(p) for n, p in model.named_parameters() if "boft_R" in n]
-    if isinstance(adapter, BOFT) and factors[0] != adapter.boft_n_butterfly_factor:
+    if isinstance(adapter, BOFT) and len(next(p for n, p in model.named_parameters() if "boft_R" in n)) != adapter.boft_n_butterfly_factor:
         fix = "PEFT compiles them with CUDA's compiler; with 1 none is needed"
         raise TuneError("more than one butterfly factor needs a CUDA kernel", "adapter.boft_n_butterfly_factor", fix, code=ENVIRONMENT)
     if isinstance(adapter, Prompt):  # what it started from is told by the recipe; PEFT would look for the tokenizer again
@@ -91,8 +92,7 @@ def _quiet() -> Iterator[None]:
 def configuration(adapter: Adapter, base: PreTrainedModel, *, start: bool = True) -> Any:
     """PEFT's configuration with the values of ours: the fields have the same names."""
     cls = getattr(peft, adapter.config)
-    known = {spec.name for spec in dataclasses.fields(cls)}
-    values = {name: value for name, value in plain(adapter).items() if name in known}
+    values = {name: value for name, value in plain(adapter).items() if name not in OURS}
     if isinstance(adapter, Lora):
         values["init_lora_weights"] = starting_point(adapter) if start else True
         if values["init_lora_weights"] == Init.eva.value:
@@ -164,14 +164,14 @@ def measuring(model: Any) -> Any:
     """The model in eval mode, but for 4-bit layers: in eval bitsandbytes repacks them for the CPU, and then they give no gradients."""
     model.eval()
     for module in model.modules():
-        if isinstance(module, torch.nn.Linear) and is_4bit(module):
+        if isinstance(module, torch.nn.Linear) and is_4bit(module.weight):
             module.train()
     return model
 
 
-def is_4bit(module: torch.nn.Linear) -> bool:
-    """Whether a linear map's weight is held in 4 bits."""
-    return module.weight.__class__.__name__ == "Params4bit"
+def is_4bit(weight: torch.Tensor) -> bool:
+    """Whether a weight is held in 4 bits, two numbers to a byte."""
+    return weight.__class__.__name__ == "Params4bit"
 
 
 def attach(base: PreTrainedModel, folder: Path) -> PeftModel:
@@ -182,6 +182,6 @@ def attach(base: PreTrainedModel, folder: Path) -> PeftModel:
 
 def describe(model: torch.nn.Module) -> dict[str, Any]:
     """Parameter counts: the base model's, and how many are trained."""
-    count = [(p.numel() * (2 if p.__class__.__name__ == "Params4bit" else 1), p.requires_grad) for p in model.parameters()]
+    count = [(p.numel() * (2 if is_4bit(p) else 1), p.requires_grad) for p in model.parameters()]
     trainable = sum(n for n, trained in count if trained)
     return {"parameters": sum(n for n, _ in count) - (trainable if isinstance(model, PeftModel) else 0), "trainable": trainable}

@@ -76,14 +76,20 @@ class Modules(Adapter):
 
     target_modules: Any = opt("all-linear", affects="train", accepts="str | list[str] | null")
     """`all-linear`, a regular expression, or a list of module names; `null`: what PEFT takes for the model's architecture."""
-    exclude_modules: Any = opt(None, affects="train", accepts="str | list[str] | null")
-    """Of these, modules to leave out: a regular expression, or a list of names."""
     modules_to_save: list[str] = opt(factory=list, affects="train")
     """Modules trained in full and saved with the adapter."""
 
 
 @dataclass(kw_only=True)
-class LowRank(Modules):
+class Excluding(Modules):
+    """Those of them that can leave modules out."""
+
+    exclude_modules: Any = opt(None, affects="train", accepts="str | list[str] | null")
+    """Of the targets, modules to leave out: a regular expression, or a list of names."""
+
+
+@dataclass(kw_only=True)
+class LowRank(Excluding):
     """What LoRA and its kin have."""
 
     lora_alpha: int = opt(32, affects="train", ge=1)

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from tuner.registry import kind
-from tuner.schema.adapter import Adapter, Modules
+from tuner.schema.adapter import Adapter, Excluding, Modules
 from tuner.schema.base import opt
 
 
 @kind("adapter", "ia3")
 @dataclass(kw_only=True)
-class IA3(Modules):
+class IA3(Excluding):
     """Learned factors on keys, values and MLP inputs (https://arxiv.org/abs/2205.05638): the fewest parameters."""
 
     label: ClassVar[str] = "IA³"
@@ -44,7 +44,7 @@ class Vera(Modules):
 
 @kind("adapter", "oft")
 @dataclass(kw_only=True)
-class OFT(Modules):
+class OFT(Excluding):
     """Orthogonal fine-tuning: weights are rotated in blocks (https://arxiv.org/abs/2306.07280)."""
 
     label: ClassVar[str] = "OFT"
@@ -52,8 +52,6 @@ class OFT(Modules):
 
     oft_block_size: int = opt(32, affects="train", ge=2)
     """Size of a block; it divides every target's inputs."""
-    module_dropout: float = opt(0.0, affects="train", ge=0, lt=1)
-    """Share of blocks left out in a step."""
     coft: bool = opt(False, affects="train")
     """Keep the rotation near the identity."""
     eps: float = opt(6e-5, affects="train", gt=0)
@@ -62,7 +60,7 @@ class OFT(Modules):
 
 @kind("adapter", "boft")
 @dataclass(kw_only=True)
-class BOFT(Modules):
+class BOFT(Excluding):
     """Orthogonal fine-tuning by butterfly factors (https://arxiv.org/abs/2311.06243)."""
 
     label: ClassVar[str] = "BOFT"
@@ -78,7 +76,7 @@ class BOFT(Modules):
 
 @kind("adapter", "layernorm")
 @dataclass(kw_only=True)
-class LayerNorm(Modules):
+class LayerNorm(Excluding):
     """Only the normalisation layers are trained (https://arxiv.org/abs/2312.11420)."""
 
     label: ClassVar[str] = "norm tuning"
@@ -132,5 +130,3 @@ class PTuning(Virtual):
 
     encoder_hidden_size: int | None = opt(None, affects="train", ge=1)
     """Width of that network; default: the model's."""
-    encoder_dropout: float = opt(0.0, affects="train", ge=0, lt=1)
-    """Its dropout."""
