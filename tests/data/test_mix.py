@@ -235,9 +235,14 @@ def test_a_mix_that_would_fill_the_memory_is_refused(lab: Lab, key: str, overrid
 
 
 def test_the_gate_names_the_first_row_that_it_is_about(lab: Lab) -> None:
+    """The first that was read: what was skipped before it is told of already."""
     recipe(lab, "    one: {path: FOLDER/one.jsonl}\n    two: {path: FOLDER/two.csv, columns: {prompt: ask, completion: reply}}\n")
-    run = lab.run("task.max_length=8", "data.eval_fraction=0", "eval=none")
-    with pytest.raises(TuneError) as caught:
-        sft.prepare(run, split(run)[0], lab.folder / "prepared")
-    assert caught.value.code == 3
-    assert all("; the first: " in problem.what and "one.jsonl:" in problem.what for problem in caught.value.problems[:1])
+    good = (lab.folder / "one.jsonl").read_text().splitlines()
+    for broken, line in ((0, 1), (2, 3)):
+        rows = [json.dumps({"messages": [{"role": "nobody", "content": "x"}]})] * broken
+        (lab.folder / "one.jsonl").write_text("\n".join([*rows, *good]) + "\n")
+        run = lab.run("task.max_length=8", "data.eval_fraction=0", "eval=none", "data.on_error=skip", f"name=r{broken}")
+        with pytest.raises(TuneError) as caught:
+            sft.prepare(run, split(run)[0], lab.folder / f"prepared{broken}")
+        assert caught.value.code == 3
+        assert all(problem.what.endswith(f"one.jsonl:{line}") for problem in caught.value.problems)

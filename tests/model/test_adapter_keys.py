@@ -86,9 +86,6 @@ def made(name: str, **values: Any) -> list[torch.Tensor]:
 def test_a_key_gives_another_model(name: str, key: str) -> None:
     value, besides = OTHER[key]
     besides = besides if name in ("prefix", "oft") else {}
-    targets = (
-        {"target_modules": "all-linear"} if name in ("adalora", "boft", "lora", "oft", "qlora", "vera") and key != "target_modules" else {}
-    )
     if name == "layernorm" and key in ("target_modules", "exclude_modules"):
         value = ["input_layernorm"]
     if name == "ia3" and key == "target_modules":

@@ -69,6 +69,18 @@ def test_just_the_right_parameters_move_and_plain_peft_loads_the_result(lab: Lab
     torch.testing.assert_close(logits(measured), after, atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["pissa", "olora"])
+def test_a_start_that_moved_the_base_is_saved_for_the_base_as_it_was(lab: Lab, name: str) -> None:
+    """Switched off, the adapter leaves the base itself: PEFT would take the starting part out of it again."""
+    run = lab.run(*TWO_STEPS, f"adapter={name}", "adapter.r=4")
+    train(run)
+    loaded = PeftModel.from_pretrained(fresh_base(), str(run.folder))
+    config = loaded.active_peft_config
+    assert (config.r, config.init_lora_weights) == (8, True)
+    with loaded.disable_adapter():
+        assert torch.equal(logits(loaded), logits(fresh_base()))
+
+
 def at(folder: Any, *overrides: str) -> list[float]:
     train(run := folder.run(*overrides))
     return losses_of(run.folder)

@@ -44,34 +44,30 @@ def segments(row: TokenRow, tokenizer: PreTrainedTokenizerBase) -> list[dict[str
 
 def gate(found: dict[str, Any], *, max_length: int) -> None:
     """Raises TuneError (code 3) when training on this mask is pointless: nothing trained, no end of turn, everything cut."""
-    problems = []
+    problems, first = [], f"; the first: {found['first']}" if "first" in found else ""
     if found["rows"] == 0:
-        what = f"all {found['rows_dropped']} rows are longer than task.max_length and dropped{_first(found, 'first_cut')}"
+        what = f"all {found['rows_dropped']} rows are longer than task.max_length and dropped{first}"
         fix = f"raise `task.max_length` (now {max_length} tokens), or use `data.overlong=split`"
         problems.append(Problem(what=what, where="loss-mask audit", fix=fix))
     elif found["supervised_tokens"] == 0:
         fix = "are there assistant messages? look at `data.columns` and `task.loss_on`" + (
             f", and at `task.max_length` ({max_length}): rows are cut" if found["rows_truncated"] else ""
         )
-        what = f"no token of {found['rows']} rows would be trained{_first(found, 'first_untrained')}"
+        what = f"no token of {found['rows']} rows would be trained{first}"
         problems.append(Problem(what=what, where="loss-mask audit", fix=fix))
     elif not found["end_of_turn_trained"]:
         what = f"the end of turn ({found['end_of_turn'] or 'none in the template'}) is never trained: the model would not learn to stop"
         problems.append(Problem(what=what, where="loss-mask audit", fix="raise `task.max_length`, or use a chat template that ends turns"))
     if found["rows"] and found.get("rows_without_answer") == found.get("conversations", found["rows"]):
         fix = "an empty answer teaches only to stop: look at `data.columns`, and at the column that holds the answers"
-        what = f"all {found['conversations']} rows have an empty answer{_first(found, 'first_without_answer')}"
+        what = f"all {found['conversations']} rows have an empty answer{first}"
         problems.append(Problem(what=what, where="loss-mask audit", fix=fix))
     if found["rows"] and found["rows_truncated"] == found["rows"]:
         fix = f"raise `task.max_length` (now {max_length} tokens) or shorten the rows"
-        what = f"all {found['rows']} rows are longer than task.max_length and cut{_first(found, 'first_cut')}"
+        what = f"all {found['rows']} rows are longer than task.max_length and cut{first}"
         problems.append(Problem(what=what, where="loss-mask audit", fix=fix))
     if problems:
         raise TuneError(problems=problems, code=GATE)
-
-
-def _first(found: dict[str, Any], name: str) -> str:
-    return f"; the first: {found[name]}" if name in found else ""
 
 
 def overlong(found: dict[str, Any]) -> str:

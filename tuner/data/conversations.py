@@ -35,9 +35,11 @@ class Talks:
     misfits: list[Problem]
     rows: Rows
 
-    def place(self, index: int) -> str:
-        """Where an example stands, for messages; after rows that were skipped only near there."""
-        return self.rows.place(index) if not self.misfits else f"behind {self.rows.place(index)}"
+    @property
+    def first(self) -> str:
+        """Where its first conversation stands, for messages."""
+        skipped = {problem.where for problem in self.misfits}
+        return next(place for index in range(len(self.rows)) if (place := self.rows.place(index)) not in skipped)
 
 
 def conversations(run: Run, rows: Rows) -> list[Talks]:
@@ -78,13 +80,8 @@ def prepare(run: Run, rows: Rows, tokenizer: PreTrainedTokenizerBase, task: Sft,
         "conversations": len(examples),
         "rows_dropped": len(tokens) - len(whole),
         "rows_without_answer": sum(map(is_silent, examples)),
+        "first": next(source.first for source in found if source.examples),
     }
-    first = {
-        "first_cut": next((row.index for row in tokens if row.truncated), None),
-        "first_untrained": next((row.index for row in tokens if not row.supervised), None),
-        "first_without_answer": next((index for index, example in enumerate(examples) if is_silent(example)), None),
-    }
-    counts |= {name: _place(found, index) for name, index in first.items() if index is not None}
     audited = audit(whole, tokenizer, end_of_turn=end_of_turn(tokenizer)) | counts
     gate(audited, max_length=task.max_length)
     kept = [row for row in whole if row.supervised]
@@ -107,15 +104,6 @@ def prepare(run: Run, rows: Rows, tokenizer: PreTrainedTokenizerBase, task: Sft,
         facts["skipped"] = {"rows": len(skipped), "first": [f"{p['where']}: {p['what']}" for p in skipped[:10]]}
     write_json(folder / "data.json", facts)
     write_json(folder / "audit.json", audited)
-
-
-def _place(found: list[Talks], index: int) -> str:
-    """Where the example of this number, counted over all sources, stands."""
-    for source in found:
-        if index < len(source.examples):
-            return source.place(index)
-        index -= len(source.examples)
-    raise IndexError(index)
 
 
 def _source(data: Data, found: list[Talks]) -> dict[str, Any]:
