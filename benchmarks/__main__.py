@@ -14,6 +14,7 @@ import numpy as np
 
 from benchmarks.runner import Job, compare, report, run
 from benchmarks.stream import report as stream
+from benchmarks.train_step import report as train_steps
 
 BIN = Path(sys.executable).parent
 TUNE, TRL = str(BIN / "tune"), str(BIN / "trl")
@@ -192,6 +193,11 @@ def packing(repeats: int) -> None:
     (RESULTS / "packing.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
+def train_step(repeats: int) -> None:
+    """Tokens per second of training, against `trl sft` and LLaMA-Factory; memory, losses, share of the CPU's own rate."""
+    train_steps(repeats, json.loads(subprocess_output([sys.executable, "-c", _MODEL]))["path"], RESULTS)
+
+
 def main() -> None:
     """Run what is named, or all."""
     parts = {
@@ -201,6 +207,7 @@ def main() -> None:
         "data-prep": data_prep,
         "packing": packing,
         "stream": stream,
+        "train-step": train_step,
     }
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*parts, []], default=[])

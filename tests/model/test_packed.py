@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, Glm4Config, GPT2Config, LlamaConf
 from tests.lab import tiny_tokenizer
 from tuner.data.chat import TokenRow
 from tuner.data.store import TokenRows, write_packs, write_rows
-from tuner.model import packed
+from tuner.model import kernels, packed
 from tuner.train.trainer import _padded
 
 # PEFT 0.21 asks for a name that transformers 5.23 deprecates: https://github.com/huggingface/peft/issues (is_activation_checkpointing)
@@ -87,7 +87,7 @@ def test_lora_loss_and_gradients_equal_those_of_transformers() -> None:
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_full_fine_tuning_reaches_embeddings_and_head(tied: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packed, "MAX_LOGITS", 7 * VOCAB)  # several chunks, the last one ragged
+    monkeypatch.setattr(kernels, "MAX_LOGITS", 7 * VOCAB)  # several chunks, the last one ragged
     plain, fast = tiny("sdpa", tied=tied), tiny(packed.ATTENTION, tied=tied)
     expected = reference(plain, NUM_ITEMS)
     loss = packed.forward_loss(fast, packed.flatten(ROWS), torch.tensor(NUM_ITEMS))

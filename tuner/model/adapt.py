@@ -7,7 +7,6 @@ import dataclasses
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from peft.helpers import disable_input_dtype_casting
 from transformers import BitsAndBytesConfig, PreTrainedModel, TrainingArguments
 
 from tuner.errors import ENVIRONMENT, TuneError
+from tuner.model.kernels import lean_lora
 from tuner.model.starts import starting_point
 from tuner.registry import load
 from tuner.schema.adapter import AdaLora, Adapter, Full, Init, Lora, LowRank, Modules, QLora, Quant
@@ -153,11 +153,13 @@ def _linear(base: PreTrainedModel) -> set[str]:
     return {name.rpartition(".")[2] for name, module in base.named_modules() if isinstance(module, torch.nn.Linear) and module is not head}
 
 
-def fast_casts(model: torch.nn.Module, args: TrainingArguments) -> AbstractContextManager[None]:
-    """Under autocast, PEFT's own cast of every adapter input to fp32 is undone at once: the same loss without it, 28 % faster on a CPU."""
+@contextlib.contextmanager
+def fast_lora(model: torch.nn.Module, args: TrainingArguments) -> Iterator[None]:
+    """LoRA layers while training, up to rounding as PEFT computes them: its cast of each input to fp32 is undone by autocast at once,
+    so it is left out; plain layers run as one function each."""
     active = isinstance(model, PeftModel) and isinstance(model.base_model, LoraModel) and (args.bf16 or args.fp16)
-    casts: AbstractContextManager[None] = disable_input_dtype_casting(model, active=active)
-    return casts
+    with disable_input_dtype_casting(model, active=active), lean_lora(model):
+        yield
 
 
 def measuring(model: Any) -> Any:

@@ -18,14 +18,14 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from tuner.model.kernels import flash_rows, labelled_loss, row_attention
+
 ATTENTION = "varlen_sdpa"
 IGNORE = -100
-MAX_LOGITS = 2**24  # logits held at once, 64 MiB in fp32: a chunk of the head has MAX_LOGITS / V positions
 
 # Settings of a model configuration that change the logits, the loss or the attention in a way that is not computed here.
 _UNSUPPORTED_SETTINGS = {
@@ -116,51 +116,6 @@ def forward_loss(model: nn.Module, batch: Mapping[str, Any], num_items: int | Te
     return labelled_loss(hidden[labelled], weight, targets[labelled], num_items)
 
 
-def labelled_loss(hidden: Tensor, weight: Tensor, labels: Tensor, num_items: int | Tensor) -> Tensor:
-    """Cross-entropy of the logits `hidden @ weight.T` summed over all N positions and divided by `num_items`, an fp32 scalar.
-
-    hidden [N, H], weight [V, H], labels [N] in 0..V-1. The products run in the inputs' dtype (bf16 stays bf16), softmax in fp32. The
-    gradient is made along with the loss, chunk by chunk, so logits are computed once and never kept. That of `weight` is made only
-    where it is needed.
-    """
-    differentiable = torch.is_grad_enabled()  # always off inside a Function's forward, so asked here
-    loss: Tensor = _LabelledLoss.apply(hidden, weight, labels, num_items, differentiable)  # type: ignore[no-untyped-call]
-    return loss
-
-
-class _LabelledLoss(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, num_items: int | Tensor, differentiable: bool) -> Tensor:
-        of_hidden, of_weight = (differentiable and needed for needed in ctx.needs_input_grad[:2])
-        grad_hidden = torch.empty_like(hidden) if of_hidden else None
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if of_weight else None
-        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        rows = max(1, MAX_LOGITS // weight.shape[0])
-        for start in range(0, len(labels), rows):
-            part = slice(start, start + rows)
-            target = labels[part, None]
-            logits = (hidden[part] @ weight.T).float()
-            normalizer = logits.logsumexp(dim=1, keepdim=True)
-            total += (normalizer - logits.gather(1, target)).sum()
-            if grad_hidden is None and grad_weight is None:
-                continue
-            grad = logits.sub_(normalizer).exp_()  # softmax, in place
-            grad.scatter_add_(1, target, torch.full_like(normalizer, -1.0))
-            grad = (grad / num_items).to(weight.dtype)
-            if grad_hidden is not None:
-                torch.mm(grad, weight, out=grad_hidden[part])
-            if grad_weight is not None:
-                grad_weight += grad.T @ hidden[part]
-        ctx.save_for_backward(grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype))
-        return total / num_items
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
-        (grad_output,) = grad_outputs
-        of_hidden, of_weight = (None if grad is None else grad * grad_output.to(grad.dtype) for grad in ctx.saved_tensors)
-        return of_hidden, of_weight, None, None, None
-
-
 def _causal_lm(model: nn.Module) -> Any:
     """The transformers model inside PEFT's wrapper (its adapter layers are in place), or `model` itself."""
     return model.get_base_model() if isinstance(model, PeftModel) else model
@@ -175,17 +130,14 @@ def _attention(
     dropout: float = 0.0,
     scaling: float | None = None,
     cu_seq_lens_q: Tensor | None = None,
+    max_length_q: int = 0,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention within each row: query [1, heads, T, D], key and value [1, kv_heads, T, D] -> [1, T, heads, D]."""
     if cu_seq_lens_q is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
-    kv_heads, groups = key.shape[1], query.shape[1] // key.shape[1]
-    lengths = cu_seq_lens_q.diff().tolist()
-    # Heads that share a key go side by side, [kv_heads, groups, T, D]; keys are expanded without a copy, where `enable_gqa` would make one.
-    grouped = query.view(kv_heads, groups, *query.shape[2:])
-    shared_key, shared_value = (x[0].unsqueeze(1).expand(-1, groups, -1, -1) for x in (key, value))
-    # One split, not S slices: the gradient of a slice is a zero tensor of full length.
-    parts = zip(*(x.split(lengths, dim=2) for x in (grouped, shared_key, shared_value)), strict=True)
-    outputs = [scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling, is_causal=True) for q, k, v in parts]
-    return torch.cat(outputs, dim=2).flatten(0, 1).transpose(0, 1).unsqueeze(0).contiguous(), None
+    if query.device.type == "cuda" and query.dtype is not torch.float32 and not dropout:
+        out = flash_rows(query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1), cu_seq_lens_q, max_length_q, scaling)
+        return out.unsqueeze(0), None
+    out = row_attention(query[0], key[0], value[0], cu_seq_lens_q.diff().tolist(), dropout, scaling)
+    return out.transpose(0, 1).unsqueeze(0).contiguous(), None

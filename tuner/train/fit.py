@@ -15,7 +15,7 @@ from tuner import progress
 from tuner.context import Run
 from tuner.data.store import TokenRows
 from tuner.errors import ENVIRONMENT, INTERRUPTED, TuneError
-from tuner.model.adapt import describe, fast_casts
+from tuner.model.adapt import describe, fast_lora
 from tuner.render import number
 from tuner.schema.adapter import AdaLora
 from tuner.train.adalora import Allocation
@@ -65,7 +65,7 @@ def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
     narrow = _in_fp32(model, args)
     interrupt, log = Interrupt(run.tell), Log(run.folder / "train_log.jsonl")
     try:
-        with progress.training(args.max_steps, step_of(checkpoint) if checkpoint else 0) as report, fast_casts(model, args):
+        with progress.training(args.max_steps, step_of(checkpoint) if checkpoint else 0) as report, fast_lora(model, args):
             log.report = report
             trainer = task.trainer(run, model, args, prepared, _callbacks(run, interrupt, log))
             if checkpoint and _finished(checkpoint, args.max_steps, run.recipe.trainer.early_stopping_patience):
