@@ -62,10 +62,10 @@ class Lab:
         places = [f"output_dir={self.folder / 'outputs'}"]
         return make_plan(compose(str(self.folder / "recipes" / "small.yaml"), [*places, *overrides], rules=RULES))
 
-    def run(self, *overrides: str) -> Run:
+    def run(self, *overrides: str, device: str = "cpu") -> Run:
         """The same, ready for stages; what is told to the person is kept in `told`."""
         plan = self.plan(*overrides)
-        return Run(plan=plan, recipe=plan.load_recipe(), device=torch.device("cpu"), tell=self.told.append)
+        return Run(plan=plan, recipe=plan.load_recipe(), device=torch.device(device), tell=self.told.append)
 
     def write_plan(self, *overrides: str) -> Path:
         """The plan as a file, for a worker."""

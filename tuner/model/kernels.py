@@ -22,7 +22,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from tuner.registry import load
 
-MAX_LOGITS = 2**24  # logits held at once, 64 MiB in fp32: a chunk of the head has MAX_LOGITS / V positions
+MAX_LOGITS = {"cpu": 2**24, "cuda": 2**27}  # logits held at once, 64 MiB in fp32 or 512: a chunk of the head has MAX_LOGITS / V positions
 LONG = 512  # tokens of a row from which PyTorch's bf16 backward is as fast as its fp32 one on a CPU (half as fast at 64 to 200)
 
 
@@ -45,7 +45,7 @@ class _LabelledLoss(torch.autograd.Function):
         grad_hidden = torch.empty_like(hidden) if of_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if of_weight else None
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        rows = max(1, MAX_LOGITS // weight.shape[0])
+        rows = max(1, MAX_LOGITS.get(hidden.device.type, 2**24) // weight.shape[0])
         for start in range(0, len(labels), rows):
             part = slice(start, start + rows)
             target = labels[part, None]
@@ -176,3 +176,9 @@ def _lean_forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     (name,) = self.active_adapters
     down, up = self.lora_A[name].weight, self.lora_B[name].weight
     return _Lora.apply(x.to(dtype), weight, self.base_layer.bias, down, up, self.scaling[name])  # type: ignore[no-any-return,no-untyped-call]
+
+
+def fuse(model: nn.Module) -> None:
+    """Norms, rotary embedding and gated activation by Liger's Triton kernels; the loss stays ours. Raises ImportError without them."""
+    parts = {"rms_norm": True, "rope": True, "swiglu": True, "cross_entropy": False, "fused_linear_cross_entropy": False}
+    load("transformers.integrations.liger").apply_liger_kernel(model, parts)
