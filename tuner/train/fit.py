@@ -53,7 +53,8 @@ def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
     """Train and save; returns facts for the stage's marker. Raises TuneError when the loss goes wrong, Interrupted on a signal."""
     set_seed(run.recipe.seed)
     torch.use_deterministic_algorithms(run.device.type == "cpu", warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a pass over every new tensor, for code that reads what nobody wrote
+    # It would write to every new tensor, for code that reads what nobody wrote.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     model = task.load(run, trainable=True)
     counts = describe(model)
     share = counts["trainable"] / counts["parameters"]
