@@ -1,8 +1,8 @@
 """LoRA on a model of 8B parameters' shape, 4 rows of 1,024 tokens a step, by us and by TRL: `python -m benchmarks.gpu_step [SIDE]`.
 
 Needs one GPU of 80 GB and no network: weights are random, of Llama 3.1 8B's shape. Each side runs in a process of its own, and the first
-two of its steps do not count. Prints a line of JSON a side: tokens per second, seconds a step, peak memory, share of the GPU's own bf16 rate at
-4 operations a parameter and token, and the losses. SHAPE=small is for a try-out.
+two of its steps do not count. Prints a line of JSON a side: tokens per second, seconds a step, peak memory, share of its own bf16 rate
+at 4 operations a parameter and token, and the losses. SHAPE=small is for a try-out.
 """
 
 from __future__ import annotations

@@ -94,9 +94,10 @@ def row_attention(query: Tensor, key: Tensor, value: Tensor, lengths: list[int],
 
 def flash_rows(query: Tensor, key: Tensor, value: Tensor, starts: Tensor, longest: int, scale: float | None) -> Tensor:
     """The same on a GPU, by PyTorch's own Flash Attention: query [T, heads, D], key and value [T, kv_heads, D], starts [S + 1] int32."""
-    grouped = query.shape[1] != key.shape[1]
     varlen_attn = load("torch.nn.attention.varlen").varlen_attn  # a second of imports, for a GPU alone
-    found = varlen_attn(query, key, value, starts, starts, longest, longest, scale=scale, window_size=(-1, 0), enable_gqa=grouped)
+    # PyTorch before 2.12 takes fewer keys than queries without being told.
+    grouped = {"enable_gqa": True} if key.shape[1] != query.shape[1] and "enable_gqa" in varlen_attn.__kwdefaults__ else {}
+    found = varlen_attn(query, key, value, starts, starts, longest, longest, scale=scale, window_size=(-1, 0), **grouped)
     return cast(Tensor, found)
 
 
