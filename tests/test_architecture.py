@@ -18,7 +18,7 @@ LIGHT = (
     "runs",
     "files schema",
     "extend extensions proportions",
-    "keys",
+    "keys inputs",
     "plan",
     "data_rules",
     "checks estimate",

@@ -50,7 +50,7 @@ def test_the_loss_of_labelled_positions() -> None:
     found = labelled_loss(hidden, weight, labels, 300)
     wanted = torch.nn.functional.cross_entropy((hidden.float() @ weight.float().T), labels)
     (a,), (b,) = (torch.autograd.grad(loss, hidden) for loss in (found, wanted))
-    assert abs(float(found - wanted)) < 0.02
+    assert abs(float((found - wanted).detach())) < 0.02
     assert float((a - b).norm() / b.norm()) < 0.02
 
 
@@ -58,6 +58,7 @@ def test_a_run_learns_as_on_a_cpu(lab: Lab) -> None:
     settings = ("trainer.max_steps=6", "trainer.learning_rate=1e-3", "hub=none")
     on_cpu, on_gpu = lab.run(*settings, "name=cpu"), lab.run(*settings, CUDA, "name=gpu", device="cuda")
     for run in (on_cpu, on_gpu):
+        run.plan.write(run.folder / "plan.json")
         execute(run)
     assert losses_of(on_gpu.folder) == pytest.approx(losses_of(on_cpu.folder), abs=2e-3)
     assert (on_gpu.folder / "metrics.json").is_file()
@@ -81,10 +82,11 @@ KINDS: dict[str, tuple[str, ...]] = {
     "DoRA": ("adapter=dora", "trainer.precision=bf16"),
     "paged": ("trainer.optim=paged_adamw_8bit", "trainer.precision=bf16"),
     "fused": ("trainer.optim=adamw_torch_fused", "trainer.precision=bf16"),
-    "Muon": ("trainer.optim=muon", "trainer.precision=bf16"),
+    "Muon": ("trainer.optim=muon", "trainer.precision=bf16", "trainer.learning_rate=3e-2"),
 }
 
 
+@pytest.mark.filterwarnings("ignore:inner dimension:UserWarning")  # of 4-bit layers as small as these
 @pytest.mark.parametrize("name", KINDS)
 def test_each_kind_of_training_lowers_the_loss(lab: Lab, name: str) -> None:
     run: Any = lab.run(CUDA, "trainer.max_steps=12", "hub=none", "eval=none", *KINDS[name], device="cuda")

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tuner.data_rules import RULES as DATA_RULES
-from tuner.schema.adapter import MOVES_THE_BASE, AdaLora, Bias, Init, Lora, LowRank, QLora, Quant
+from tuner.schema.adapter import MOVES_THE_BASE, AdaLora, Beside, Bias, Init, Lora, LowRank, QLora, Quant
+from tuner.schema.beyond_lora import Prefix, PTuning
 from tuner.schema.hardware import Device
 from tuner.schema.model import Source
 from tuner.schema.recipe import Recipe
@@ -68,6 +69,20 @@ def starting(recipe: Recipe) -> Iterator[Finding]:
         yield key, f"`{key}={start}` takes a part out of weights that are quantised", "use `adapter=lora`, or `adapter=loftq`"
 
 
+def going_on(recipe: Recipe) -> Iterator[Finding]:
+    """A saved adapter is gone on with as it is: it has no other start, and no ranks to cut again."""
+    adapter, key = recipe.adapter, "adapter.continue_from"
+    if not isinstance(adapter, Beside) or adapter.continue_from is None:
+        return
+    if isinstance(adapter, AdaLora):
+        yield key, "AdaLoRA's ranks were cut, and cannot be cut again", "use `model=run:NAME`, which starts from its result"
+    if isinstance(adapter, PTuning) or (isinstance(adapter, Prefix) and adapter.prefix_projection):
+        yield key, "PEFT saves what its encoder gave, not the encoder that is trained", "use `adapter=lora`, or `prompt`"
+    if isinstance(adapter, Lora) and adapter.init_lora_weights is not Init.default:
+        what = f"`{key}` contradicts `adapter.init_lora_weights={adapter.init_lora_weights}`: the matrices start where the saved ones are"
+        yield key, what, "use `adapter=lora`, with the rank that was saved (PiSSA, OLoRA and LoftQ save twice theirs)"
+
+
 def rates(recipe: Recipe) -> Iterator[Finding]:
     """LoRA+ is groups of an optimizer, and Muon makes its own."""
     if isinstance(recipe.adapter, Lora) and recipe.adapter.loraplus_lr_ratio and recipe.trainer.optim is Optim.muon:
@@ -114,4 +129,4 @@ def model_source(recipe: Recipe) -> Iterator[Finding]:
         yield "model.revision", "`model.revision` belongs to a Hub model", "remove it: a local folder has no revisions"
 
 
-RULES = (names, *DATA_RULES, measuring, precision, starting, rates, ranks, batch, packing, model_source)
+RULES = (names, *DATA_RULES, measuring, precision, starting, going_on, rates, ranks, batch, packing, model_source)

@@ -52,8 +52,11 @@ def _world(recipe: Recipe, stage: str, content: dict[str, list[str]]) -> dict[st
     data, train, held_out = recipe.data, _train_rows(recipe.data, content), _held_out(recipe, content)
     world: dict[str, Any] = {}
     if stage in ("prepare", "baseline", "train"):
-        parts = {"model files": content.get("model.id"), "chat template": content.get("model.chat_template") or recipe.model.chat_template}
+        template = content.get("model.chat_template") or recipe.model.chat_template
+        parts = {"model files": content.get("model.id"), "chat template": template, "started from": content.get("model.run")}
         world |= {name: part for name, part in parts.items() if part}
+    if stage == "train" and (adapter := content.get("adapter.continue_from")):
+        world["continued"] = adapter
     if stage == "prepare":
         world |= {"mix": train["mix"], "seed": recipe.seed} if data.mix else {"train files": train["files"]}
         if data.streaming:

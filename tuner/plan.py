@@ -13,12 +13,13 @@ from typing import Any
 import tuner
 from tuner.errors import TuneError
 from tuner.extensions import files_used
-from tuner.files import find_files, hashes, model_files
+from tuner.files import hashes
+from tuner.inputs import find_inputs, is_local
 from tuner.keys import content_key
 from tuner.runs import is_done, read_json, write_json
 from tuner.schema.base import STAGES, flat, plain
 from tuner.schema.compose import Composed
-from tuner.schema.data import source_key, sources
+from tuner.schema.data import sources
 from tuner.schema.model import Source
 from tuner.schema.recipe import Recipe, from_plain
 
@@ -77,6 +78,9 @@ class Plan:
         try:
             recipe = from_plain(self.recipe)
             recipe.model.chat_template = next(iter(self.files.get("model.chat_template", ())), recipe.model.chat_template)
+            for section, key in ((recipe.model, "model.run"), (recipe.adapter, "adapter.continue_from")):
+                if key in self.files:
+                    setattr(section, key.partition(".")[2], str(Path(self.files[key][0]).parent))
             return recipe
         except (KeyError, TypeError) as error:
             what = f"this is tune {tuner.__version__}, the plan was written by {self.tuner}: {type(error).__name__} {error}"
@@ -116,7 +120,7 @@ def _moved(plan: Plan, folder: Path) -> Plan:
 def make_plan(composed: Composed) -> Plan:
     """Freeze a composed recipe. Raises TuneError (code 2) when a local file it names is missing."""
     recipe, reading = composed.recipe, composed.reading
-    files = _find(composed)
+    files = find_inputs(composed)
     content = {key: hashes(found) for key, found in files.items()}
     output = Path(recipe.output_dir).expanduser().absolute()
     stages = _stages(recipe, content, fixed={}, output=output)
@@ -161,36 +165,6 @@ def _stages(recipe: Recipe, content: dict[str, list[str]], *, fixed: dict[str, s
     return tuple(Stage(name=n, key=keys[n], needs=i, folder=str(places[n])) for n, i in needs.items())
 
 
-def _find(composed: Composed) -> dict[str, list[str]]:
-    """Absolute paths of every local file the recipe names, by recipe key. All that are missing are reported together."""
-    recipe, reading = composed.recipe, composed.reading
-    found: dict[str, list[str]] = {}
-    problems = []
-    template = recipe.model.chat_template
-    forms = {source_key(name, "path"): source.format for name, source in sources(recipe.data).items()}
-    named = {source_key(name, "path"): source.path for name, source in sources(recipe.data).items()}
-    named |= {"data.eval_path": recipe.data.eval_path}
-    named |= {"model.chat_template": template} if template and "{" not in template else {}
-    for key, value in named.items():
-        if value is not None:
-            folder = reading.folder(key)  # what a file says is meant from there, what is typed from here
-            places = [folder, Path.cwd()] if folder else [Path.cwd(), reading.recipes["main"].path.parent]
-            try:
-                found[key] = find_files(value, places=places, form=forms.get(key, recipe.data.format))
-            except TuneError as error:
-                problems += [dataclasses.replace(p, where=reading.where(key)) for p in error.problems]
-    for name, source in sources(recipe.data).items():
-        url = source.url or ""
-        database = Path(url.removeprefix("sqlite:///"))
-        if url.startswith("sqlite:///") and database.is_file():
-            found[source_key(name, "url")] = [str(database.absolute())]
-    if is_local(recipe):
-        found["model.id"] = [str(p) for p in model_files(Path(recipe.model.id).expanduser().absolute())]
-    if problems:
-        raise TuneError(problems=problems)
-    return found
-
-
 def needs_hub(recipe: Recipe) -> bool:
     """Whether the model or the rows come from the Hub, where they are not cached."""
     return any(source.id for source in sources(recipe.data).values()) or model_is_on_hub(recipe)
@@ -198,10 +172,4 @@ def needs_hub(recipe: Recipe) -> bool:
 
 def model_is_on_hub(recipe: Recipe) -> bool:
     """Whether the model is a repository on the Hub."""
-    return recipe.model.source is not Source.wheel and not is_local(recipe)
-
-
-def is_local(recipe: Recipe) -> bool:
-    """Whether the model is a folder on this machine."""
-    folder = Path(recipe.model.id).expanduser()
-    return recipe.model.source is Source.local or (recipe.model.source is Source.auto and folder.is_dir())
+    return recipe.model.source is not Source.wheel and not is_local(recipe)  # also of the run that it starts from

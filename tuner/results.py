@@ -120,8 +120,8 @@ class Results:
 
     @property
     def base_is_local(self) -> bool:
-        """Whether the base model is a folder of this machine, and so has no name elsewhere."""
-        return "model.id" in self.plan.files
+        """Whether the base model is of this machine (a folder, or made from another run), and so has no name elsewhere."""
+        return "model.id" in self.plan.files or "model.run" in self.plan.files
 
     @property
     def base_name(self) -> str:

@@ -17,17 +17,24 @@ from peft.helpers import disable_input_dtype_casting
 from transformers import BitsAndBytesConfig, PreTrainedModel, TrainingArguments
 
 from tuner.errors import ENVIRONMENT, TuneError
+from tuner.model.continued import carry_on
 from tuner.model.kernels import lean_lora
 from tuner.model.starts import starting_point
 from tuner.registry import load
-from tuner.schema.adapter import AdaLora, Adapter, Full, Init, Lora, LowRank, Modules, QLora, Quant
+from tuner.schema.adapter import AdaLora, Adapter, Beside, Full, Init, Lora, LowRank, Modules, QLora, Quant
 from tuner.schema.base import plain
 from tuner.schema.beyond_lora import BOFT, IA3, LayerNorm, Prompt
 
 # What PEFT says where it leaves out, or changes, what it was given.
 IGNORED = (".*pattern keys did not match", "You have passed exclude_modules", "Invalid `oft_block_size`")
 
-OURS = {"kind", "loraplus_lr_ratio", "quant", "double_quant"}  # all else is PEFT's, which refuses a field that it does not know
+OURS = {
+    "kind",
+    "continue_from",
+    "loraplus_lr_ratio",
+    "quant",
+    "double_quant",
+}  # all else is PEFT's, which refuses a field that it does not know
 
 
 def quantization(adapter: Adapter, dtype: torch.dtype) -> BitsAndBytesConfig | None:
@@ -56,11 +63,12 @@ def wrap(base: PreTrainedModel, adapter: Adapter, *, start: bool = True) -> PreT
     """
     if isinstance(adapter, Full):
         return _chosen(base, adapter)
+    going_on = adapter.continue_from if isinstance(adapter, Beside) else None
     if isinstance(adapter, Modules):
         _are_there(base, adapter.modules_to_save, "adapter.modules_to_save")
     base.requires_grad_(False)
     try:
-        config = configuration(adapter, base, start=start)
+        config = configuration(adapter, base, start=start and going_on is None)
         with _quiet(), warnings.catch_warnings():
             for ignored in IGNORED:  # PEFT goes on without what the recipe asks for
                 warnings.filterwarnings("error", message=ignored)
@@ -74,6 +82,8 @@ def wrap(base: PreTrainedModel, adapter: Adapter, *, start: bool = True) -> PreT
         raise TuneError("more than one butterfly factor needs a CUDA kernel", "adapter.boft_n_butterfly_factor", fix, code=ENVIRONMENT)
     if isinstance(adapter, Prompt):  # what it started from is told by the recipe; PEFT would look for the tokenizer again
         config.prompt_tuning_init, config.prompt_tuning_init_text, config.tokenizer_name_or_path = PromptTuningInit.RANDOM, None, None
+    if going_on is not None:
+        carry_on(model, Path(going_on), weights=start)
     return model
 
 

@@ -42,6 +42,9 @@ def fetch(model: Model, *, progress: Progress) -> Path | None:
 
     `progress` gets a line of text for each thing that takes time. Raises TuneError: 2 for a wrong recipe, 4 for the environment.
     """
+    if model.run is not None:
+        folder: Path = registry.load("tuner.model.merge").merged(model, progress=progress)
+        return folder
     local = Path(model.id).expanduser()
     if model.source == "local" or (model.source == "auto" and local.is_dir()):
         if not local.is_dir():

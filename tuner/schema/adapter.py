@@ -71,7 +71,15 @@ class Full(Adapter):
 
 
 @dataclass(kw_only=True)
-class Modules(Adapter):
+class Beside(Adapter):
+    """Adapters that are saved without the base."""
+
+    continue_from: str | None = opt(None, content="train")
+    """Go on from a saved adapter of the same kind and base: `run:NAME`, or a folder that PEFT wrote. Optimizer and schedule start anew."""
+
+
+@dataclass(kw_only=True)
+class Modules(Beside):
     """Adapters that stand beside modules of the base."""
 
     target_modules: Any = opt("all-linear", affects="train", accepts="str | list[str] | null")

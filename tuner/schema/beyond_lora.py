@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from tuner.registry import kind
-from tuner.schema.adapter import Adapter, Excluding, Modules
+from tuner.schema.adapter import Beside, Excluding, Modules
 from tuner.schema.base import opt
 
 
@@ -87,7 +87,7 @@ class LayerNorm(Excluding):
 
 
 @dataclass(kw_only=True)
-class Virtual(Adapter):
+class Virtual(Beside):
     """Adapters that put learned vectors before the text; training pads."""
 
     num_virtual_tokens: int = opt(20, affects="train", ge=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from omegaconf._utils import get_yaml_loader
 
 from tuner.errors import TuneError, nearest
 from tuner.registry import kinds
+from tuner.runs import find_run, read_json
 from tuner.schema.recipe import GROUPS
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -21,6 +22,7 @@ CONF = PACKAGE / "conf"
 # An installed wheel carries the recipes inside the package, a checkout has them beside it.
 SHIPPED_RECIPES = next(p for p in (PACKAGE / "recipes", PACKAGE.parent / "recipes") if p.is_dir() or p.parent == PACKAGE.parent)
 # Sections of which people bring their own, and the key that names it.
+RUN = "run:"  # `model=run:NAME`, `adapter.continue_from=run:NAME`
 OWN = {"model": "model.id", "data": "data.path"}
 
 
@@ -135,6 +137,31 @@ def find_option(group: str, name: str, *, where: str) -> Document | None:
     guess, own = nearest(name, options), OWN.get(group)
     hint = f"did you mean `{guess}`? " if guess else f"your own is `{own}={name}`; " if own and ("/" in name or "." in name) else ""
     raise TuneError(f"unknown {group} `{name}`", where, f"{hint}{group}: {', '.join(options)}")
+
+
+def option_of(name: str) -> str:
+    """The option of Hydra's that a choice stands for: that of `model=run:NAME` is the empty one, over which the run's values are laid."""
+    return "custom" if name.startswith(RUN) else name
+
+
+def model_of_run(name: str, *, output_dir: str, where: str) -> Document:
+    """The `model:` section of the finished run that `run:NAME` names, with `run` set to its folder. Raises TuneError (code 2)."""
+    folder = finished_run(name, output_dir=output_dir, where=where)
+    model = read_json(folder / "plan.json")["recipe"]["model"]
+    path = list_options("model")["custom"]
+    assert path is not None
+    return Document(path=path, data={**model, "run": str(folder), "chat_template": None})  # its tokenizer has the template
+
+
+def finished_run(name: str, *, output_dir: str, where: str) -> Path:
+    """The folder of a trained run, by name, `name@key-prefix` or folder, with or without `run:`. Raises TuneError (code 2)."""
+    try:
+        folder = find_run(name.removeprefix(RUN), output_dir=Path(output_dir).expanduser())
+    except TuneError as error:
+        raise TuneError(problems=[replace(p, where=where) for p in error.problems]) from error
+    if not any((folder / "stages").glob("train-*.json")):
+        raise TuneError(f"the run in {display(folder)} is not trained yet", where, "run it to its end first")
+    return folder
 
 
 def find_group(name: str, *, where: str) -> str:

@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 
 from tuner.errors import Problem, TuneError
 from tuner.registry import kinds
-from tuner.schema.documents import Document, display, find_group, find_option, find_recipe
+from tuner.schema.documents import RUN, Document, display, find_group, find_option, find_recipe, model_of_run, option_of
 from tuner.schema.reading import Layer, Reading
 from tuner.schema.recipe import DEFAULTS, Recipe
 from tuner.schema.walk import Walk
@@ -32,13 +32,15 @@ def read_layers(name: str, overrides: list[str]) -> Reading:
     reading = Reading(recipes={"main": main}, choices=dict(DEFAULTS))
     chain = list(_chain("main", reading, seen=[main]))
     values = list(parse_overrides(overrides, reading))
+    given = [d.data["output_dir"] for d in chain if "output_dir" in d.data] + [value for _, key, value in values if key == "output_dir"]
+    reading.output_dir = str(given[-1]) if given else reading.output_dir
     for document in chain:
         _choose(document, reading)
     switched = set()
     for raw, key, value in values:
         if key in DEFAULTS and isinstance(value, str) and _valid_option(key, value, raw, reading):
             reading.choices[key] = value
-            reading.overrides.append(raw)
+            reading.overrides.append(f"{key}={option_of(value)}")
             switched.add(key)
     for group, option in reading.choices.items():
         _add_group(group, option, reading)
@@ -114,7 +116,10 @@ def _choose(document: Document, reading: Reading) -> None:
 
 def _valid_option(group: str, option: str, where: str, reading: Reading) -> bool:
     try:
-        find_option(find_group(group, where=where), option, where=where)
+        if group == "model" and option.startswith(RUN):
+            reading.started_from = model_of_run(option, output_dir=reading.output_dir, where=where)
+        else:
+            find_option(find_group(group, where=where), option, where=where)
     except TuneError as error:
         reading.problems += error.problems
         reading.unsettled.add(group)
@@ -125,6 +130,10 @@ def _valid_option(group: str, option: str, where: str, reading: Reading) -> bool
 def _add_group(group: str, option: str, reading: Reading) -> None:
     """Note the variant an option stands for, and the layers of its value file (and of the files that one builds on)."""
     files: list[Document] = []
+    if option.startswith(RUN) and reading.started_from:
+        data = {group: reading.started_from.data}
+        reading.layers.append(Layer(origin=f"group {group}/{option}", document=reading.started_from, data=data))
+        return
     while (document := find_option(group, option, where=group)) is not None:
         files.insert(0, document)
         bases = document.data.get("defaults") or [""]

@@ -79,5 +79,7 @@ class Model(Section):
     """The base model's licence identifier, as the Hub writes it."""
     trust_remote_code: bool = opt(False, affects="prepare baseline train")
     """Run Python code that a Hub repository brings. Off: a recipe from a stranger must not run a stranger's code."""
+    run: str | None = opt(None, content="prepare baseline train")
+    """A finished run whose result this one starts from: a name, `name@key-prefix` or folder. Set by `model=run:NAME`, with the rest."""
     shape: Shape | None = opt(None)
     """Dimensions, for estimates with nothing downloaded."""

@@ -37,6 +37,9 @@ class Reading:
     unsettled: set[str] = field(default_factory=set)
     lacking: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
+    output_dir: str = "outputs"
+    started_from: Document | None = None
+    """The `model:` section of the run that `model=run:NAME` names."""
 
     def origin(self, key: str) -> str:
         """Where the value of a dotted key comes from: `default`, a group file, a recipe file with its line, or the command line."""

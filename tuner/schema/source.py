@@ -9,7 +9,7 @@ from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
 from omegaconf import OmegaConf
 
-from tuner.schema.documents import list_options
+from tuner.schema.documents import list_options, option_of
 from tuner.schema.reading import Reading
 from tuner.schema.recipe import GROUPS
 
@@ -35,7 +35,7 @@ class RecipeSource(ConfigSource):
         layer = next(la for la in self.reading.layers if la.document is document)
         items = [i for i in document.data.get("defaults") or [] if isinstance(i, dict)]
         bases = [f"/recipe/{base}" for base in self.reading.bases.get(name, ())]
-        choices = {k: str(v) for i in items for k, v in i.items() if k in GROUPS and str(v) in list_options(k)}
+        choices = {k: option_of(str(v)) for i in items for k, v in i.items() if k in GROUPS and option_of(str(v)) in list_options(k)}
         return {"defaults": [*bases, "_self_", *({f"override /{k}": v} for k, v in choices.items())], **layer.data}
 
     def _option(self, group: str, name: str) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from tuner.errors import GATE, TuneError
 from tuner.runs import write_text
 from tuner.train.checkpoints import PREFIX, all_checkpoints, rotate, seal, step_of
 
+MOST_OVERFLOWS = 20  # steps on end: from 65,536 the loss scale has then fallen below a tenth
+
 Report = Callable[[dict[str, float], int, float], None]
 
 
@@ -82,6 +84,7 @@ class LossGuard(TrainerCallback):
 
     def __init__(self, factor: float) -> None:
         self.factor, self.lowest, self.chance = factor, math.inf, math.inf
+        self.overflows = 0
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any) -> None:
         """A resumed training is compared with what it had reached. `chance` is the loss of a model that guesses any token alike."""
@@ -99,7 +102,10 @@ class LossGuard(TrainerCallback):
         if not logs or "loss" not in logs:
             return
         loss = logs["loss"]
-        if not math.isfinite(loss) or not math.isfinite(logs.get("grad_norm", 0.0)):
+        overflow = not math.isfinite(logs.get("grad_norm", 0.0))
+        # In fp16 a gradient that overflows is how the loss scale is found: that step is left out, and the scale halved.
+        self.overflows = self.overflows + 1 if overflow else 0
+        if not math.isfinite(loss) or self.overflows > (MOST_OVERFLOWS if args.fp16 else 0):
             self._stop("the loss or its gradient is not a number", args, state)
         worse_than_chance = loss > 2 * max(self.chance, self.lowest)
         if worse_than_chance or loss > self.factor * max(self.lowest, 0.05):
