@@ -97,6 +97,9 @@ OTHER: dict[str, Any] = {  # values for keys whose default does not tell what an
     "adapter.rank_pattern": {"q_proj": 4},
     "adapter.alpha_pattern": {"q_proj": 4},
     "adapter.freeze": ["mlp"],
+    "trainer.optim_args": {"momentum": 0.5},
+    "trainer.label_smoothing_factor": 0.1,
+    "trainer.ema_decay": 0.5,
     "adapter.unfreeze": ["norm"],
     "eval.metrics": ["json"],
     "hub.repo_id": "me/other",
@@ -143,6 +146,10 @@ def test_every_key_affects_the_stages_it_says(key: str) -> None:
     base += ["trainer.max_steps=5"] if key in ("data.streaming", *STREAMED) else []
     base += ["data.streaming=true"] if key in STREAMED else []
     base += ["trainer.eval_steps=5"] if key in ("trainer.load_best_model_at_end", "trainer.early_stopping_patience") else []
+    base += ["trainer.optim=sgd"] if key == "trainer.optim_args" else []
+    base += (
+        ["trainer.activation_checkpointing=true"] if key in ("trainer.checkpoint_every_n_layers", "trainer.activation_offloading") else []
+    )
     value = another(key, cls, spec)
     override = f"{key}={json.dumps(value)}" if isinstance(value, str) else f"{key}={_typed(value)}"
     assert changed(plan(*base), plan(*base, override)) == set(stages_affected(spec))

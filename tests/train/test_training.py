@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerControl, Tr
 from tests.lab import Lab, log_of, losses_of, make_lab, task_of, tiny_model, train, weights_of
 from tuner.errors import TuneError
 from tuner.pipeline import execute
-from tuner.schema.trainer import Optim
+from tuner.schema.trainer import PROJECTED, Optim
 from tuner.train.callbacks import LossGuard
 from tuner.train.checkpoints import all_checkpoints, broken, step_of
 
@@ -201,6 +201,7 @@ def test_micro_batch_padding_and_checkpointing_change_no_loss(lab: Lab) -> None:
         "padding": ["trainer.padding_free=never"],
         "padding in micro-batches": ["trainer.padding_free=never", "hardware.micro_batch_size=4"],
         "checkpointing": ["trainer.activation_checkpointing=true"],
+        "checkpointing of every second layer": ["trainer.activation_checkpointing=true", "trainer.checkpoint_every_n_layers=2"],
     }.items():
         assert curve(lab, *overrides) == pytest.approx(expected, abs=2e-5), name
     every = curve(lab, "task.loss_on=all")
@@ -269,9 +270,12 @@ def test_paged_optimizers_need_a_gpu(lab: Lab) -> None:
 @pytest.mark.parametrize("optim", [o.value for o in Optim if not o.value.startswith("paged")])
 def test_optimizers(lab: Lab, optim: str) -> None:
     """Each lowers the loss, by LoRA and by full fine-tuning (where Muon has AdamW for embeddings and norms beside it)."""
-    rate = {"sgd": "1", "muon": "1e-2"}.get(optim, "3e-3")
-    for adapter in ("lora", "full"):
-        choice = (f"trainer.optim={optim}", f"adapter={adapter}", f"trainer.learning_rate={rate}", "trainer.warmup_ratio=0")
+    rate = {"sgd": "1", "muon": "1e-2", "schedule_free_sgd": "3"}.get(optim, "3e-3")
+    more = ("trainer.lr_scheduler_type=constant",) if "schedule_free" in optim else ()
+    if optim in PROJECTED:
+        more = ("trainer.optim_args={rank: 4, update_proj_gap: 2}",)
+    for adapter in ("lora", "full") if optim not in PROJECTED else ("full",):
+        choice = (f"trainer.optim={optim}", f"adapter={adapter}", f"trainer.learning_rate={rate}", "trainer.warmup_ratio=0", *more)
         run, before, model = trained_model(lab, "trainer.max_steps=6", *choice)
         assert moved(before, model) == {n for n in before if adapter == "full" or "lora_" in n}
         losses = losses_of(run.folder)
@@ -288,6 +292,75 @@ def test_neftune_is_noise_while_training_alone(lab: Lab, padding: str) -> None:
     assert abs(losses_of(noisy.folder)[0] - losses_of(plain.folder)[0]) > 1e-3
     measured = [[e["eval_loss"] for e in log_of(run.folder) if "eval_loss" in e] for run in (plain, noisy)]
     assert measured[0] == pytest.approx(measured[1], abs=1e-5)
+
+
+def test_label_smoothing_is_of_training_alone(lab: Lab) -> None:
+    """With padding Transformers smooths, without it we do: the same loss. What is held out is measured by its labels."""
+    still = ("trainer.max_steps=1", "trainer.warmup_ratio=0", "trainer.learning_rate=1e-9", "trainer.eval_steps=1")
+    losses, measured = {}, []
+    for padding in ("auto", "never"):
+        for share in (0.0, 0.5):
+            name = f"{padding}{share * 10:.0f}"
+            run = lab.run(*still, f"trainer.padding_free={padding}", f"trainer.label_smoothing_factor={share}", f"name={name}")
+            train(run)
+            losses[name] = losses_of(run.folder)[0]
+            measured += [e["eval_loss"] for e in log_of(run.folder) if "eval_loss" in e]
+    assert measured == pytest.approx([measured[0]] * 4, abs=1e-5)
+    assert losses["auto5"] == pytest.approx(losses["never5"], abs=2e-5)
+    assert losses["auto0"] == pytest.approx(losses["never0"], abs=2e-5)
+    assert abs(losses["auto5"] - losses["auto0"]) > 1e-3
+
+
+def test_the_average_is_what_is_measured_and_kept(lab: Lab) -> None:
+    """A decay near 1 keeps the average near the start, where the last weights are far from it."""
+    choice = ("trainer.max_steps=12", "trainer.eval_steps=12", "adapter=full", "trainer.learning_rate=3e-3")
+    plain, averaged = lab.run(*choice, "name=plain"), lab.run(*choice, "trainer.ema_decay=0.999", "name=averaged")
+    for run in (plain, averaged):
+        assert train(run)["steps"] == 12
+    assert losses_of(plain.folder) == losses_of(averaged.folder), "steps are taken from the last weights"
+    last, mean = (next(e["eval_loss"] for e in log_of(run.folder) if "eval_loss" in e) for run in (plain, averaged))
+    assert mean > last + 0.01
+    start, end, kept = fresh_base().state_dict(), *(weights_of(run.folder, "model.safetensors") for run in (plain, averaged))
+    name = "model.layers.0.mlp.up_proj.weight"
+    assert 0 < (kept[name] - start[name]).norm() < 0.99 * (end[name] - start[name]).norm()
+
+
+@pytest.mark.parametrize("optim", ["schedule_free_adamw", "schedule_free_sgd"])
+def test_schedule_free_results_are_the_averaged_weights(lab: Lab, optim: str) -> None:
+    """What training steps from is another point; after a kill before the result was saved, the result is the same."""
+    rate = {"schedule_free_adamw": "3e-2", "schedule_free_sgd": "3"}[optim]
+    choice = (f"trainer.optim={optim}", "trainer.lr_scheduler_type=constant", "trainer.max_steps=6", f"trainer.learning_rate={rate}")
+    run = lab.run(*choice)
+    train(run)
+    whole = (run.folder / "adapter_model.safetensors").read_bytes()
+    stepped = weights_of(run.folder / "checkpoints" / "checkpoint-6")
+    assert any(not torch.equal(stepped[name], value) for name, value in weights_of(run.folder).items())
+    (run.folder / "adapter_model.safetensors").unlink()
+    train(lab.run(*choice))
+    assert (run.folder / "adapter_model.safetensors").read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["trainer.optim=sgd", "trainer.optim_args={momentun: 0.9}"], "has no setting `momentun`"),
+        (["trainer.optim_args={rank: 4}"], "`adamw_torch` has no setting `rank`"),
+        (["trainer.optim=schedule_free_adamw"], "averages instead of lowering the rate"),
+        (["trainer.optim=galore_adamw"], "an adapter's are small as they are"),
+        (["trainer.activation_offloading=true"], "needs `trainer.activation_checkpointing`"),
+        (["trainer.ema_decay=0.9", "adapter=adalora"], "AdaLoRA cuts ranks"),
+    ],
+)
+def test_what_an_optimizer_cannot_do_is_told(lab: Lab, overrides: list[str], message: str) -> None:
+    with pytest.raises(TuneError, match=message):
+        lab.plan(*overrides)
+
+
+@pytest.mark.parametrize("override", ["trainer.precision=tf32", "trainer.activation_offloading=true"])
+def test_what_needs_a_gpu_is_an_error_without_one(lab: Lab, override: str) -> None:
+    with pytest.raises(TuneError) as caught:
+        train(lab.run("trainer.activation_checkpointing=true", override))
+    assert (caught.value.code, caught.value.problems[0].where) == (4, override.partition("=")[0])
 
 
 def test_bf16_autocast_trains(lab: Lab) -> None:

@@ -26,21 +26,23 @@ MAX_LOGITS = {"cpu": 2**24, "cuda": 2**27}  # logits held at once, 64 MiB in fp3
 LONG = 512  # tokens of a row from which PyTorch's bf16 backward is as fast as its fp32 one on a CPU (half as fast at 64 to 200)
 
 
-def labelled_loss(hidden: Tensor, weight: Tensor, labels: Tensor, num_items: int | Tensor) -> Tensor:
+def labelled_loss(hidden: Tensor, weight: Tensor, labels: Tensor, num_items: int | Tensor, smoothing: float = 0.0) -> Tensor:
     """Cross-entropy of the logits `hidden @ weight.T` summed over all N positions and divided by `num_items`, an fp32 scalar.
 
     hidden [N, H], weight [V, H], labels [N] in 0..V-1. The products run in the inputs' dtype (bf16 stays bf16), softmax in fp32. The
     gradient is made along with the loss, chunk by chunk, so logits are computed once and never kept. That of `weight` is made only
-    where it is needed.
+    where it is needed. `smoothing` is the share of a label that all V tokens have alike.
     """
     differentiable = torch.is_grad_enabled()  # always off inside a Function's forward, so asked here
-    loss: Tensor = _LabelledLoss.apply(hidden, weight, labels, num_items, differentiable)  # type: ignore[no-untyped-call]
+    loss: Tensor = _LabelledLoss.apply(hidden, weight, labels, num_items, smoothing, differentiable)  # type: ignore[no-untyped-call]
     return loss
 
 
 class _LabelledLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, num_items: int | Tensor, differentiable: bool) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, num_items: int | Tensor, smoothing: float, differentiable: bool
+    ) -> Tensor:
         of_hidden, of_weight = (differentiable and needed for needed in ctx.needs_input_grad[:2])
         grad_hidden = torch.empty_like(hidden) if of_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if of_weight else None
@@ -52,13 +54,17 @@ class _LabelledLoss(torch.autograd.Function):
             logits = hidden[part] @ weight.T
             # Few passes over [rows, V], each in place where it can be: they cost as much as the products.
             powers = logits.sub(logits.amax(dim=1, keepdim=True).float())  # fp32
-            total -= powers.gather(1, target).sum()
+            total -= (1.0 - smoothing) * powers.gather(1, target).sum()
+            if smoothing:
+                total -= smoothing * powers.mean(dim=1).sum()
             sums = powers.exp_().sum(dim=1, keepdim=True)
             total += sums.log().sum()
             if grad_hidden is None and grad_weight is None:
                 continue
             share = 1.0 / (sums * num_items)
-            powers.mul_(share).scatter_add_(1, target, torch.full_like(sums, -1.0) / num_items)  # softmax less the label, a mean's part
+            powers.mul_(share).scatter_add_(1, target, torch.full_like(sums, smoothing - 1.0) / num_items)  # softmax less the label
+            if smoothing:
+                powers -= smoothing / (weight.shape[0] * num_items)
             grad = logits.copy_(powers)
             if grad_hidden is not None:
                 torch.mm(grad, weight, out=grad_hidden[part])
@@ -68,10 +74,10 @@ class _LabelledLoss(torch.autograd.Function):
         return total / num_items
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (grad_output,) = grad_outputs
         of_hidden, of_weight = (None if grad is None else grad * grad_output.to(grad.dtype) for grad in ctx.saved_tensors)
-        return of_hidden, of_weight, None, None, None
+        return of_hidden, of_weight, None, None, None, None
 
 
 def row_attention(query: Tensor, key: Tensor, value: Tensor, lengths: list[int], dropout: float, scale: float | None) -> Tensor:

@@ -96,7 +96,7 @@ def flatten(rows: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, Any]:
     }
 
 
-def forward_loss(model: nn.Module, batch: Mapping[str, Any], num_items: int | Tensor) -> Tensor:
+def forward_loss(model: nn.Module, batch: Mapping[str, Any], num_items: int | Tensor, *, smoothing: float = 0.0) -> Tensor:
     """The loss of a causal language model on a batch from `flatten`: cross-entropy summed over labelled tokens, divided by `num_items`.
 
     `num_items` counts the labelled tokens of the whole optimizer step (all micro-batches), as in transformers' Trainer. Equals
@@ -113,7 +113,7 @@ def forward_loss(model: nn.Module, batch: Mapping[str, Any], num_items: int | Te
     device = weight.device.type
     if torch.is_autocast_enabled(device):  # it does not reach into labelled_loss, whose gradient is made by hand
         hidden, weight = hidden.to(torch.get_autocast_dtype(device)), weight.to(torch.get_autocast_dtype(device))
-    return labelled_loss(hidden[labelled], weight, targets[labelled], num_items)
+    return labelled_loss(hidden[labelled], weight, targets[labelled], num_items, smoothing)
 
 
 def _causal_lm(model: nn.Module) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from tuner.schema.base import Section, opt
 
@@ -33,9 +34,26 @@ class Optim(StrEnum):
     paged_lion_8bit = "paged_lion_8bit"
     muon = "muon"
     sgd = "sgd"
+    schedule_free_adamw = "schedule_free_adamw"
+    schedule_free_sgd = "schedule_free_sgd"
+    galore_adamw = "galore_adamw"
+    galore_adafactor = "galore_adafactor"
+    apollo_adamw = "apollo_adamw"
 
 
 BITSANDBYTES = frozenset(o for o in Optim if "bit" in o)  # optimizers of this package
+SCHEDULE_FREE = frozenset(o for o in Optim if "schedule_free" in o)
+PROJECTED = frozenset(o for o in Optim if o.startswith(("galore", "apollo")))  # moments of matrices in few dimensions
+_PROJECTION = ("rank", "update_proj_gap", "scale", "proj_type")
+# What of each optimizer can be set beside `weight_decay` and the betas, by its own names.
+OPTIM_ARGS: dict[Optim, tuple[str, ...]] = {
+    Optim.sgd: ("momentum", "dampening", "nesterov"),
+    Optim.schedule_free_adamw: ("r", "weight_lr_power"),
+    Optim.schedule_free_sgd: ("r", "weight_lr_power"),
+    Optim.galore_adamw: _PROJECTION,
+    Optim.galore_adafactor: _PROJECTION,
+    Optim.apollo_adamw: (*_PROJECTION, "proj", "scale_type"),
+}
 
 
 class Precision(StrEnum):
@@ -44,6 +62,8 @@ class Precision(StrEnum):
     bf16 = "bf16"
     fp16 = "fp16"
     fp32 = "fp32"
+    tf32 = "tf32"
+    """fp32 whose matrix products round their inputs to 10 bits of mantissa: NVIDIA GPUs since Ampere."""
 
 
 class Choice(StrEnum):
@@ -68,6 +88,8 @@ class Trainer(Section):
     """**Global** batch: rows an optimizer step sees over all devices (packed rows when packing)."""
     optim: Optim = opt(Optim.adamw_torch, affects="train")
     """Optimizer, by Transformers' name; `muon` is PyTorch's, for matrices, with AdamW for the rest."""
+    optim_args: dict[str, Any] = opt(factory=dict, affects="train")
+    """Further settings of the optimizer, by its own names: `{rank: 64, update_proj_gap: 100}` for `galore_adamw`."""
     weight_decay: float = opt(0.0, affects="train", ge=0)
     """Decoupled weight decay."""
     adam_beta1: float = opt(0.9, affects="train", ge=0, lt=1)
@@ -86,6 +108,14 @@ class Trainer(Section):
     """Train on rows laid end to end without padding, scoring only trained tokens; `auto`: where the model supports it."""
     activation_checkpointing: bool = opt(False, affects="train")
     """Recompute activations in the backward pass: less memory, about 1.3 times the time (measured on a CPU)."""
+    checkpoint_every_n_layers: int = opt(1, affects="train", ge=1)
+    """With `activation_checkpointing`: recompute only every n-th layer, and keep the others' activations."""
+    activation_offloading: bool = opt(False, affects="train")
+    """With `activation_checkpointing`: hold what is kept between the layers in the host's memory. For a GPU."""
+    label_smoothing_factor: float = opt(0.0, affects="train", ge=0, lt=1)
+    """Share of each label that is spread over the whole vocabulary while training (https://arxiv.org/abs/1512.00567)."""
+    ema_decay: float | None = opt(None, affects="train", gt=0, lt=1)
+    """Keep, and measure, a moving average of the trained weights instead of the last ones: 0.99 averages over about 100 steps."""
     neftune_noise_alpha: float | None = opt(None, affects="train", gt=0)
     """NEFTune (https://arxiv.org/abs/2310.05914): noise on the embeddings while training; 5 is usual for chat."""
     logging_steps: int = opt(1, ge=1)

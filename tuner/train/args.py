@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
-from tuner.errors import TuneError
+from tuner.errors import ENVIRONMENT, TuneError
 from tuner.schema.hardware import Hardware
 from tuner.schema.recipe import Recipe
-from tuner.schema.trainer import Optim, Precision, Trainer
+from tuner.schema.trainer import PROJECTED, Optim, Precision, Trainer
 
 GPU_MICRO_BATCH = 8
 
@@ -34,16 +34,30 @@ def total_steps(trainer: Trainer, rows: int) -> int:
     return trainer.max_steps or max(1, math.ceil(math.ceil(rows / trainer.batch_size) * trainer.num_train_epochs))
 
 
+def _possible(trainer: Trainer, device: torch.device) -> None:
+    """Raises TuneError for what this device cannot do."""
+    if trainer.precision is Precision.fp16 and device.type == "cpu":
+        raise TuneError("fp16 training needs a GPU, and this run is on the CPU", "trainer.precision", "use `trainer.precision=bf16`")
+    if trainer.precision is Precision.tf32 and not (device.type == "cuda" and torch.cuda.get_device_capability() >= (8, 0)):
+        what = "tf32 is a format of NVIDIA GPUs since Ampere, and this run is on none"
+        raise TuneError(what, "trainer.precision", "use `trainer.precision=fp32`", code=ENVIRONMENT)
+    if trainer.activation_offloading and device.type == "cpu":
+        what = "activations are offloaded to the host's memory, and this run is in it"
+        raise TuneError(what, "trainer.activation_offloading", "leave it out", code=ENVIRONMENT)
+
+
 def arguments(recipe: Recipe, folder: Path, device: torch.device, *, rows: int) -> TrainingArguments:
     """TrainingArguments that write checkpoints under `folder`; saving, rotation and progress are our callbacks'."""
     trainer = recipe.trainer
-    if trainer.precision is Precision.fp16 and device.type == "cpu":
-        raise TuneError("fp16 training needs a GPU, and this run is on the CPU", "trainer.precision", "use `trainer.precision=bf16`")
+    _possible(trainer, device)
     micro = micro_batch(trainer, recipe.hardware, device)
     steps = total_steps(trainer, rows)
+    recomputed = {"every_n_layers": trainer.checkpoint_every_n_layers, "offload": trainer.activation_offloading}
     extra: dict[str, Any] = {}
+    if trainer.optim in PROJECTED:
+        extra["optim_target_modules"] = "all-linear"
     if trainer.eval_steps:
-        extra = {
+        extra |= {
             "eval_strategy": "steps",
             "eval_steps": trainer.eval_steps,
             "metric_for_best_model": "eval_loss",
@@ -57,6 +71,7 @@ def arguments(recipe: Recipe, folder: Path, device: torch.device, *, rows: int) 
         max_steps=steps,
         learning_rate=trainer.learning_rate,
         optim=Optim.adamw_torch.value if trainer.optim is Optim.muon else trainer.optim.value,  # Muon: TokenTrainer makes it
+        optim_args=",".join(f"{name}={value}" for name, value in trainer.optim_args.items()) or None,
         weight_decay=trainer.weight_decay,
         adam_beta1=trainer.adam_beta1,
         adam_beta2=trainer.adam_beta2,
@@ -67,6 +82,9 @@ def arguments(recipe: Recipe, folder: Path, device: torch.device, *, rows: int) 
         fp16=trainer.precision is Precision.fp16,
         neftune_noise_alpha=trainer.neftune_noise_alpha,
         activation_checkpointing=trainer.activation_checkpointing,
+        activation_checkpointing_kwargs=recomputed if trainer.activation_checkpointing else None,
+        label_smoothing_factor=trainer.label_smoothing_factor,
+        tf32=trainer.precision is Precision.tf32 if device.type == "cuda" else None,
         logging_steps=trainer.logging_steps,
         logging_nan_inf_filter=False,
         # Transformers notes the best step only where it saves by steps.

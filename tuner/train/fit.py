@@ -20,6 +20,7 @@ from tuner.render import number
 from tuner.schema.adapter import AdaLora
 from tuner.train.adalora import Allocation
 from tuner.train.args import arguments
+from tuner.train.average import Ema, settle
 from tuner.train.callbacks import Checkpoints, GradientsFlow, Interrupt, Log, LossGuard, SaveAtBest, out_of_patience
 from tuner.train.checkpoints import PREFIX, broken, newest, step_of
 from tuner.train.tracking import trackers
@@ -70,9 +71,11 @@ def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
         with progress.training(args.max_steps, step_of(checkpoint) if checkpoint else 0) as report, fast_lora(model, args):
             log.report = report
             trainer = task.trainer(run, model, args, prepared, _callbacks(run, interrupt, log))
+            at = None  # the checkpoint whose weights the model has, where it is not what was trained just now
             if checkpoint and _finished(checkpoint, args.max_steps, run.recipe.trainer.early_stopping_patience):
                 trainer.state = _state(checkpoint)
                 trainer._load_from_checkpoint(str(checkpoint), model)
+                at = checkpoint
             else:
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
@@ -88,6 +91,8 @@ def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
             fix = "delete the folder `checkpoints` beside it and run again: training starts over"
             raise TuneError(f"the checkpoint of the best step {best} cannot be used: {reason}", str(lowest), fix, code=ENVIRONMENT)
         trainer._load_from_checkpoint(str(lowest), model)
+        at = lowest
+    settle(trainer, model, run.recipe.trainer.optim, at)
     files = _save(run, task, model)
     for parameter, dtype in narrow:  # as it is once loaded
         parameter.data = parameter.data.to(dtype)
@@ -133,6 +138,8 @@ def _callbacks(run: Run, interrupt: Interrupt, log: Log) -> list[TrainerCallback
         found.append(SaveAtBest(trainer.early_stopping_patience))
     if isinstance(run.recipe.adapter, AdaLora):
         found.append(Allocation(run.recipe.adapter))
+    if trainer.ema_decay is not None:
+        found.append(Ema(trainer.ema_decay))
     return [*found, GradientsFlow(), Checkpoints(trainer.save_total_limit), *trackers(run)]
 
 

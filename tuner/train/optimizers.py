@@ -11,8 +11,15 @@ from torch.optim import AdamW, Muon, Optimizer
 
 from tuner.errors import ENVIRONMENT, TuneError
 from tuner.registry import load
-from tuner.schema.trainer import BITSANDBYTES, Optim
+from tuner.schema.trainer import BITSANDBYTES, PROJECTED, SCHEDULE_FREE, Optim
 
+# Optimizers, the package that they are of, and the extra of ours that brings it.
+PACKAGES = (
+    (BITSANDBYTES, "bitsandbytes", "qlora"),
+    (SCHEDULE_FREE, "schedulefree", "optim"),
+    ({o for o in PROJECTED if o.startswith("galore")}, "galore_torch", "optim"),
+    ({o for o in PROJECTED if o.startswith("apollo")}, "apollo_torch", "optim"),
+)
 UNPAGED = {
     Optim.paged_adamw_32bit: Optim.adamw_torch,
     Optim.paged_adamw_8bit: Optim.adamw_bnb_8bit,
@@ -27,13 +34,38 @@ def ready(optim: Optim, device: torch.device) -> None:
         raise TuneError(
             f"trainer.optim={optim.value} needs a GPU: there is no other memory to page to", "trainer.optim", fix, code=ENVIRONMENT
         )
-    if optim not in BITSANDBYTES:
+    package, extra = next((found for kinds, *found in PACKAGES if optim in kinds), ("", ""))
+    if not package:
         return
     try:
-        load("bitsandbytes")
+        load(package)
     except ImportError as error:
-        what = f"trainer.optim={optim.value} needs bitsandbytes"
-        raise TuneError(what, "trainer.optim", "pip install 'tuner[qlora]'", code=ENVIRONMENT) from error
+        what = f"trainer.optim={optim.value} needs {package}"
+        raise TuneError(what, "trainer.optim", f"pip install 'tuner[{extra}]'", code=ENVIRONMENT) from error
+
+
+def keeping_projections(optimizer: type[Optimizer]) -> type[Optimizer]:
+    """GaLore's or APOLLO's class with a state of tensors and numbers: theirs holds objects, which no checkpoint should."""
+
+    class Kept(optimizer):  # type: ignore[misc,valid-type]
+        def state_dict(self) -> dict[str, Any]:
+            """Projections by their fields, beside the rest: PyTorch would take their texts apart."""
+            found: dict[str, Any] = super().state_dict()
+            kept = {i: state["projector"] for i, state in found["state"].items() if "projector" in state}
+            states = {i: {k: v for k, v in state.items() if k != "projector"} for i, state in found["state"].items()}
+            fields = {i: {"class": type(projector).__name__, **vars(projector)} for i, projector in kept.items()}
+            return {**found, "state": states, "projectors": fields}
+
+        def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+            """Projections made of their fields again."""
+            super().load_state_dict({k: v for k, v in state_dict.items() if k != "projectors"})
+            parameters = [p for group in self.param_groups for p in group["params"]]
+            for index, fields in state_dict["projectors"].items():
+                cls = getattr(load(optimizer.__module__), fields["class"])
+                projector = self.state[parameters[index]]["projector"] = cls.__new__(cls)
+                vars(projector).update({k: v for k, v in fields.items() if k != "class"})
+
+    return Kept
 
 
 class MuonAdamW(Optimizer):

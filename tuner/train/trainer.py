@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,9 +21,10 @@ from tuner.errors import Problem, TuneError
 from tuner.model import packed
 from tuner.model.adapt import measuring
 from tuner.schema.adapter import AdaLora, Adapter, Lora
-from tuner.schema.trainer import Optim
+from tuner.schema.trainer import PROJECTED, SCHEDULE_FREE, Optim
 from tuner.train.adalora import penalty, restore
-from tuner.train.optimizers import MuonAdamW
+from tuner.train.average import Ema
+from tuner.train.optimizers import MuonAdamW, keeping_projections
 
 Item = dict[str, Any]
 
@@ -71,11 +73,16 @@ class TokenTrainer(Trainer):
         return (loss, {}) if return_outputs else loss
 
     def _cross_entropy(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None) -> Tensor:
+        smoother = self.label_smoother
         if not self.padding_free:
-            return cast(Tensor, super().compute_loss(model, inputs, False, num_items_in_batch))
+            try:
+                self.label_smoother = smoother if model.training else None  # held-out loss is that of the labels
+                return cast(Tensor, super().compute_loss(model, inputs, False, num_items_in_batch))
+            finally:
+                self.label_smoother = smoother
         count = num_items_in_batch if num_items_in_batch is not None else (inputs["labels"][:, 1:] != packed.IGNORE).sum()
         with self.accelerator.autocast():  # accelerate wraps `model.forward`, which forward_loss does not call
-            return packed.forward_loss(model, inputs, count)
+            return packed.forward_loss(model, inputs, count, smoothing=self.args.label_smoothing_factor if model.training else 0.0)
 
     def create_optimizer(self, *args: Any, **options: Any) -> torch.optim.Optimizer:
         """Transformers' choice, or Muon; with LoRA+ the second matrices in a group of their own."""
@@ -89,6 +96,12 @@ class TokenTrainer(Trainer):
             rates: dict[str, Any] = {"lr": self.args.learning_rate, "weight_decay": self.args.weight_decay}
             trained: Any = self.model
             self.optimizer = MuonAdamW(trained, betas=(self.args.adam_beta1, self.args.adam_beta2), **rates)
+        if self.optimizer is None and self.optim in PROJECTED:
+            whole: Any = self.model
+            cls, settings = self.get_optimizer_cls_and_kwargs(self.args, whole)
+            if self.optim is Optim.galore_adamw:  # it takes itself for the one of Transformers
+                settings["no_deprecation_warning"] = True
+            self.optimizer_cls_and_kwargs = keeping_projections(cls), settings
         return super().create_optimizer(*args, **options)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
@@ -120,13 +133,17 @@ class TokenTrainer(Trainer):
         model: Any = self.model
         held_out: Any = dataloader.dataset
         measuring(model)
+        if self.optim in SCHEDULE_FREE:  # which hold the averaged weights beside those that they step from
+            cast(Any, self.optimizer).eval()
         total, tokens = 0.0, 0
-        for batch in dataloader:
-            inputs = self._prepare_inputs(batch)
-            count = int((inputs["labels"][:, 1:] != packed.IGNORE).sum())
-            if count:
-                mean = self.compute_loss(model, inputs, num_items_in_batch=torch.tensor(count, device=self.args.device))
-                total, tokens = total + float(mean) * count, tokens + count
+        ema = next((c for c in self.callback_handler.callbacks if isinstance(c, Ema)), None)
+        with ema.measured(model) if ema else nullcontext():
+            for batch in dataloader:
+                inputs = self._prepare_inputs(batch)
+                count = int((inputs["labels"][:, 1:] != packed.IGNORE).sum())
+                if count:
+                    mean = self.compute_loss(model, inputs, num_items_in_batch=torch.tensor(count, device=self.args.device))
+                    total, tokens = total + float(mean) * count, tokens + count
         return EvalLoopOutput(
             predictions=None,  # type: ignore[arg-type]
             label_ids=None,
