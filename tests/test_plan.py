@@ -84,6 +84,7 @@ OTHER: dict[str, Any] = {  # values for keys whose default does not tell what an
     "output_dir": "elsewhere",
     "model.id": "org/other",
     "model.chat_template": "{{ messages }}",
+    "model.add_tokens": ["other"],
     "model.wheel.sha256": "0" * 64,
     "data.path": "eval.jsonl",
     "data.eval_path": "train.jsonl",

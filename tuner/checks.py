@@ -70,6 +70,22 @@ def starting(recipe: Recipe) -> Iterator[Finding]:
         yield key, f"`{key}={start}` takes a part out of weights that are quantised", "use `adapter=lora`, or `adapter=loftq`"
 
 
+def new_tokens(recipe: Recipe) -> Iterator[Finding]:
+    """The rows of new tokens are trained with LoRA's matrices, or with everything."""
+    adapter, key = recipe.adapter, "model.add_tokens"
+    if not recipe.model.add_tokens:
+        return
+    if not isinstance(adapter, Lora | Full):
+        yield (
+            key,
+            f"{adapter.label} trains no embeddings, and `{key}` would leave them untrained",
+            "use LoRA (or its kin), or `adapter=full`",
+        )
+    if isinstance(adapter, Lora) and adapter.init_lora_weights in MOVES_THE_BASE:
+        what = f"`adapter.init_lora_weights={adapter.init_lora_weights}` is saved by PEFT without the rows of new tokens"
+        yield key, what, "use `adapter=lora`"
+
+
 def going_on(recipe: Recipe) -> Iterator[Finding]:
     """A saved adapter is gone on with as it is: it has no other start, and no ranks to cut again."""
     adapter, key = recipe.adapter, "adapter.continue_from"
@@ -164,4 +180,19 @@ def model_source(recipe: Recipe) -> Iterator[Finding]:
         yield "model.revision", "`model.revision` belongs to a Hub model", "remove it: a local folder has no revisions"
 
 
-RULES = (names, *DATA_RULES, measuring, precision, starting, going_on, rates, optimizers, recomputing, ranks, batch, packing, model_source)
+RULES = (
+    names,
+    *DATA_RULES,
+    measuring,
+    precision,
+    starting,
+    new_tokens,
+    going_on,
+    rates,
+    optimizers,
+    recomputing,
+    ranks,
+    batch,
+    packing,
+    model_source,
+)

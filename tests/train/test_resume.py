@@ -280,6 +280,7 @@ def test_killed_while_the_result_is_saved(lab: Lab, whole: Path) -> None:
         ["trainer.ema_decay=0.9", "trainer.label_smoothing_factor=0.1", "trainer.eval_steps=3"],
         ["trainer.neftune_noise_alpha=5"],
         ["adapter=dora"],
+        ["model.add_tokens=['<new>']"],
         ["adapter=qlora"],
         ["trainer.padding_free=never", "hardware.micro_batch_size=8"],
         ["task.packing=true", "task.max_length=128"],

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +55,8 @@ def quantization(adapter: Adapter, dtype: torch.dtype) -> BitsAndBytesConfig | N
     )
 
 
-def wrap(base: PreTrainedModel, adapter: Adapter, *, start: bool = True) -> PreTrainedModel | PeftModel:
-    """The model to train, with just the right parameters requiring gradients.
+def wrap(base: PreTrainedModel, adapter: Adapter, *, tokens: Sequence[int] = (), start: bool = True) -> PreTrainedModel | PeftModel:
+    """The model to train, with just the right parameters requiring gradients; of the embedding the rows of new `tokens`.
 
     Without `start` its matrices begin at nothing, whatever the recipe says: for a model that has no weights (`load_empty`).
     Raises TuneError (code 2) when no module fits the targets.
@@ -69,6 +69,9 @@ def wrap(base: PreTrainedModel, adapter: Adapter, *, start: bool = True) -> PreT
     base.requires_grad_(False)
     try:
         config = configuration(adapter, base, start=start and going_on is None)
+        if tokens:
+            warnings.filterwarnings("ignore", message="Setting `save_embedding_layers` to `True`")  # in checkpoints; results: `starts.save`
+            config.trainable_token_indices = _rows_of(base, list(tokens))
         with _quiet(), warnings.catch_warnings():
             for ignored in IGNORED:  # PEFT goes on without what the recipe asks for
                 warnings.filterwarnings("error", message=ignored)
@@ -85,6 +88,12 @@ def wrap(base: PreTrainedModel, adapter: Adapter, *, start: bool = True) -> PreT
     if going_on is not None:
         carry_on(model, Path(going_on), weights=start)
     return model
+
+
+def _rows_of(base: PreTrainedModel, tokens: list[int]) -> dict[str, list[int]]:
+    """PEFT's name for the rows of some tokens in embedding and head; a head that is the embedding is found by PEFT."""
+    ends = [base.get_input_embeddings()] + ([] if base.config.get_text_config().tie_word_embeddings else [base.get_output_embeddings()])
+    return {name.rpartition(".")[2]: tokens for name, module in base.named_modules() if any(module is end for end in ends)}
 
 
 @contextlib.contextmanager

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AddedToken, AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from tuner.data.chat import ensure_template
 from tuner.errors import ENVIRONMENT, TuneError
@@ -43,6 +43,12 @@ def load_tokenizer(model: Model, *, progress: Progress) -> tuple[PreTrainedToken
     origin = ensure_template(tokenizer, template)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    there = tokenizer.get_vocab()
+    for token in model.add_tokens:
+        if token in there or model.add_tokens.count(token) > 1:
+            what = f"`{token}` is a token of this model already" if token in there else f"`{token}` stands twice"
+            raise TuneError(what, "model.add_tokens", "leave it out")
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in model.add_tokens])
     return tokenizer, origin
 
 
@@ -55,6 +61,7 @@ def load_base(
     if quantization is not None:
         options["quantization_config"] = quantization
     loaded: PreTrainedModel = _pretrained(AutoModelForCausalLM, model, progress=progress, **options)
+    _make_room(loaded, model, progress=progress)
     return loaded.eval() if quantization is not None else _placed(loaded, device)
 
 
@@ -64,7 +71,22 @@ def load_empty(model: Model, *, progress: Progress) -> PreTrainedModel:
     config = _pretrained(AutoConfig, model, progress=progress)
     with torch.device("meta"):
         empty: PreTrainedModel = AutoModelForCausalLM.from_config(config, attn_implementation=model.attn_implementation)
+        _make_room(empty, model, progress=progress)
     return empty
+
+
+@torch.no_grad()
+def _make_room(loaded: PreTrainedModel, model: Model, *, progress: Progress) -> None:
+    """Rows of the embedding (and head) for the tokens that are added: the mean of the others, the same every time."""
+    if not model.add_tokens:
+        return
+    size = len(load_tokenizer(model, progress=progress)[0])
+    before = cast(Any, loaded.get_input_embeddings()).weight.shape[0]
+    if size > before:
+        loaded.resize_token_embeddings(size, mean_resizing=False)
+        for layer in (loaded.get_input_embeddings(), loaded.get_output_embeddings()):
+            weight = cast(Any, layer).weight
+            weight[before:] = weight[:before].float().mean(dim=0).to(weight.dtype)
 
 
 def load_folder(folder: Path, model: Model, device: torch.device) -> PreTrainedModel:

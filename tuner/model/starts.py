@@ -67,7 +67,9 @@ def _loftq(model: PeftModel, plain: nn.Module) -> None:
 def save(model: Any, adapter: Any, folder: Path, *, beside: Path) -> None:
     """Write a model's result; where the base was moved, for the base as it was."""
     if not (isinstance(adapter, Lora) and adapter.init_lora_weights in MOVES_THE_BASE):
-        model.save_pretrained(str(folder))
+        # Rows of new tokens are saved as such: PEFT would add the whole embedding when it has grown.
+        alone = {"save_embedding_layers": False} if isinstance(model, PeftModel) else {}
+        model.save_pretrained(str(folder), **alone)
         return
     with warnings.catch_warnings():  # PEFT warns of a second adapter, which it loads itself to tell what was learned since
         warnings.filterwarnings("ignore", message=".*changes the base weights", category=UserWarning)

@@ -150,7 +150,7 @@ def model_of_run(name: str, *, output_dir: str, where: str) -> Document:
     model = read_json(folder / "plan.json")["recipe"]["model"]
     path = list_options("model")["custom"]
     assert path is not None
-    return Document(path=path, data={**model, "run": str(folder), "chat_template": None})  # its tokenizer has the template
+    return Document(path=path, data={**model, "run": str(folder), "chat_template": None, "add_tokens": []})  # its tokenizer has them
 
 
 def finished_run(name: str, *, output_dir: str, where: str) -> Path:

@@ -75,6 +75,8 @@ class Model(Section):
     """Attention kernel by Transformers' name (`sdpa`, `eager`, `flash_attention_2`); default: the model's own choice."""
     chat_template: str | None = opt(None, content="prepare baseline train")
     """Jinja chat template to use instead of the model's own: text, or a file, looked up as `data.path` is."""
+    add_tokens: list[str] = opt(factory=list, affects="prepare baseline train")
+    """Tokens that the model does not have yet, each then one token: `["<call>", "</call>"]`. LoRA trains their embeddings too."""
     license: str | None = opt(None, affects="publish")
     """The base model's licence identifier, as the Hub writes it."""
     trust_remote_code: bool = opt(False, affects="prepare baseline train")

@@ -50,6 +50,13 @@ def tokenizer_of(run: Run) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def _added(run: Run) -> list[int]:
+    if not run.recipe.model.add_tokens:
+        return []
+    there = tokenizer_of(run).get_vocab()
+    return [there[token] for token in run.recipe.model.add_tokens]
+
+
 def prepare(run: Run, rows: Rows, folder: Path) -> None:
     """Render, tokenize and mask; audit; write what can teach."""
     prepare_conversations(run, rows, tokenizer_of(run), _task(run), folder)
@@ -73,7 +80,7 @@ def possible(run: Run) -> None:
     """Adapter, padding-free training and packing fit the model, as far as its configuration tells: no weights are read."""
     quantization(run.recipe.adapter, DTYPES[run.recipe.model.dtype])
     ready(run.recipe.trainer.optim, run.device)
-    _padding_free(run, wrap(load_empty(run.recipe.model, progress=run.tell), run.recipe.adapter, start=False))
+    _padding_free(run, wrap(load_empty(run.recipe.model, progress=run.tell), run.recipe.adapter, tokens=_added(run), start=False))
 
 
 def load(run: Run, *, trainable: bool = False, tuned: Path | None = None) -> nn.Module:
@@ -89,7 +96,7 @@ def load(run: Run, *, trainable: bool = False, tuned: Path | None = None) -> nn.
         return attach(base, tuned)
     if not trainable:
         return base
-    adapted = wrap(base, run.recipe.adapter)
+    adapted = wrap(base, run.recipe.adapter, tokens=_added(run))
     if isinstance(adapted, PeftModel) and isinstance(run.recipe.adapter, Lora):
         prepared = run.stage_folder("prepare")
         starts.start(
