@@ -28,6 +28,7 @@ from tests.conftest import ROOT, write_rows
 from tuner import cli
 from tuner.checks import RULES
 from tuner.commands import VERBS
+from tuner.commands.merge_ import SETTINGS
 from tuner.commands.request import parse
 from tuner.plan import make_plan
 from tuner.schema.compose import compose
@@ -38,7 +39,7 @@ PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.
 FENCE = re.compile(r"^```(\S*) ?(.*?)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 RUN_VERBS = ("eval", "report", "push", "try", "rm", "show")
-TRY_SETTINGS = ("system", "max_new_tokens")
+OWN_SETTINGS = {"try": ("system", "max_new_tokens"), "merge": SETTINGS}
 MODULE_FLAGS = {"--help", "--debug"}
 
 
@@ -186,7 +187,7 @@ def check_tune(words: list[str]) -> None:
         compose(request.recipe, request.overrides, rules=())
     keys = [o.partition("=")[0] for o in request.overrides]
     sections = {k.partition(".")[0] for k in all_keys()}
-    assert [k for k in keys if k not in all_keys() and k not in sections and not (verb == "try" and k in TRY_SETTINGS)] == []
+    assert [k for k in keys if k not in all_keys() and k not in sections and k not in OWN_SETTINGS.get(verb, ())] == []
     assert not request.recipe or verb not in set(RUN_VERBS) - {"show"}
 
 

@@ -13,6 +13,7 @@ VERBS = {
     "report": ("RUN", "write report.html anew and say where it is"),
     "push": ("RUN [hub.repo_id=owner/name]", "publish a run"),
     "try": ("RUN|MODEL [PROMPT]", "chat with a model, or with base and tuned side by side"),
+    "merge": ("RUN RUN … to=FOLDER", "several LoRA adapters of one base into one, by weight, TIES or DARE"),
     "rm": ("RUN", "delete a run"),
     "cache": ("ls|rm NAME", "prepared rows and base measurements that runs share: list, delete"),
     "gc": ("[--yes]", "delete what no run needs: old checkpoints, orphaned caches"),

@@ -125,5 +125,5 @@ def _example(cls: type[Section], spec: dataclasses.Field[Any], default: Any) -> 
     if default not in (None, MISSING):
         return shlex.quote(f"{default:g}" if isinstance(default, float) else str(plain(default)))
     if "float" in hint:
-        return "1.5"
+        return "0.5" if "lt" in spec.metadata["bounds"] else "1.5"
     return "100" if "int" in hint else shlex.quote('"some text"')

@@ -1,0 +1,103 @@
+"""`tune merge`: PEFT's ways to make one adapter of several, proved by what plain PEFT loads."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+
+from tests.lab import Lab, make_lab, train
+from tests.train.test_training import fresh_base, logits
+from tuner.cli import main
+from tuner.commands.merge_ import METHODS, PRUNING
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    """Three runs: two of one shape, one of another rank."""
+    lab = make_lab(tmp_path_factory.mktemp("merge"))
+    for name, overrides in {"one": [], "two": ["seed=5"], "wide": ["adapter.r=4"], "other": ["adapter=ia3"]}.items():
+        run = lab.run(f"name={name}", "trainer.max_steps=3", *overrides)
+        train(run)
+        run.plan.write(run.folder / "plan.json")
+    return lab
+
+
+def merge(lab: Lab, *args: str) -> int:
+    return main(["merge", *args, f"output_dir={lab.folder / 'outputs'}"])
+
+
+def update(folder: Path) -> dict[str, torch.Tensor]:
+    """What a saved adapter adds to each weight, as plain PEFT loads it."""
+    model: Any = PeftModel.from_pretrained(fresh_base(), str(folder))
+    return {n: m.get_delta_weight("default").detach() for n, m in model.named_modules() if hasattr(m, "get_delta_weight")}
+
+
+def folder_of(lab: Lab, name: str) -> Path:
+    return next((lab.folder / "outputs" / name).iterdir())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_each_method_gives_an_adapter_that_plain_peft_loads(
+    lab: Lab, tmp_path: Path, method: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["density=0.5"] if method in PRUNING else []
+    assert merge(lab, "one", "two", f"method={method}", f"to={tmp_path / 'out'}", "weights=[0.25,0.75]", *more, "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["reloaded"] < 1e-3
+    found, one, two = update(tmp_path / "out"), update(folder_of(lab, "one")), update(folder_of(lab, "two"))
+    assert found.keys() == one.keys()
+    if method in ("cat", "svd"):
+        for name in found:
+            torch.testing.assert_close(found[name], 0.25 * one[name] + 0.75 * two[name], atol=1e-5 if method == "cat" else 1e-2, rtol=1e-4)
+    plain: Any = PeftModel.from_pretrained(fresh_base(), str(tmp_path / "out"))
+    assert (logits(plain) - logits(fresh_base())).abs().max() > 1e-4
+    assert {p.name for p in (tmp_path / "out").iterdir()} >= {
+        "adapter_model.safetensors",
+        "adapter_config.json",
+        "tokenizer.json",
+        "merge.json",
+    }
+    assert facts["rank"] == {"cat": 32}.get(method, 16)
+    assert 0 < facts["parents"]["two"]["distance"] < 5
+
+
+def test_dare_draws_by_its_seed(lab: Lab, tmp_path: Path) -> None:
+    for name, seed in {"a": 1, "b": 1, "c": 2}.items():
+        merge(lab, "one", "two", "method=dare_linear", "density=0.5", f"seed={seed}", f"to={tmp_path / name}")
+    a, b, c = ((tmp_path / name / "adapter_model.safetensors").read_bytes() for name in "abc")
+    assert a == b
+    assert a != c
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["one"], "merge needs two adapters"),
+        (["one", "two"], "where should the result go"),
+        (["one", "two", "to=.", "method=ties"], "it is already there"),
+        (["one", "two", "to=x", "method=tie"], "unknown method `tie`"),
+        (["one", "two", "to=x", "method=ties"], "how many are kept"),
+        (["one", "two", "to=x", "density=0.5"], "`cat` keeps every number"),
+        (["one", "two", "to=x", "method=ties", "density=2"], "density is a share"),
+        (["one", "two", "to=x", "weights=[1]"], "`weights` has 1 numbers for 2"),
+        (["one", "two", "to=x", "wieghts=[1,2]"], "did you mean `weights`"),
+        (["one", "nothing", "to=x"], "no run called `nothing`"),
+        (["one", "other", "to=x"], "LoRA adapters alone"),
+        (["one", "wide", "to=x", "method=linear"], "cannot merge these by `linear`"),
+    ],
+)
+def test_what_cannot_be_merged_is_told(lab: Lab, args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert merge(lab, *args) == 2
+    assert re.search(message, " ".join(capsys.readouterr().err.split()))
+    assert not Path("x").exists()
+
+
+def test_unlike_ranks_are_merged_by_cat(lab: Lab, tmp_path: Path) -> None:
+    assert merge(lab, "one", str(folder_of(lab, "wide")), f"to={tmp_path / 'out'}") == 0
+    assert json.loads((tmp_path / "out" / "adapter_config.json").read_text())["r"] == 20
