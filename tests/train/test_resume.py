@@ -135,7 +135,7 @@ def test_killed_at_five_moments_the_result_is_bitwise_that_of_an_uninterrupted_r
 
     kill_when(again(), lambda: plan.stage("prepare").done)  # between two stages
     assert not all_checkpoints(checkpoints)
-    kill_when(again(), lambda: sealed(0))  # right after a checkpoint
+    kill_when(again(), lambda: sealed(1))  # right after a checkpoint
     first = last()
     assert first >= 4
     output = kill_when(again(), lambda: unsealed(first + 4))  # in the middle of writing one

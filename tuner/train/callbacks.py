@@ -1,4 +1,4 @@
-"""What happens around a training step: the log, the step line, stopping on signals, on loss gone wrong, and sealing checkpoints."""
+"""What happens around a training step: the log, the step line, stopping on signals and on loss gone wrong."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from tuner.errors import GATE, TuneError
 from tuner.runs import write_text
-from tuner.train.checkpoints import PREFIX, all_checkpoints, rotate, seal, step_of
+from tuner.train.checkpoints import all_checkpoints, step_of
 
 Report = Callable[[dict[str, float], int, float], None]
 
@@ -130,20 +130,6 @@ class GradientsFlow(TrainerCallback):
             fix = "what is trained is not used: look at `adapter` (its targets), and at `data` (rows with something to learn)"
             raise TuneError("no gradient reaches what is trained", f"training step {state.global_step + 1}", fix, code=GATE)
         self.seen = True
-
-
-class Checkpoints(TrainerCallback):
-    """Seals each checkpoint once it is written, notes the best, deletes the old."""
-
-    def __init__(self, keep: int) -> None:
-        self.keep = keep
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Transformers has just written `checkpoint-<step>`."""
-        folder = Path(args.output_dir or "")
-        seal(folder / f"{PREFIX}{state.global_step}")
-        best = folder / f"{PREFIX}{state.best_global_step}" if state.best_global_step else None
-        rotate(folder, keep=self.keep, best=best)
 
 
 class SaveAtBest(TrainerCallback):

@@ -18,10 +18,12 @@ from tuner.errors import ENVIRONMENT, INTERRUPTED, TuneError
 from tuner.model.adapt import describe, fast_casts
 from tuner.render import number
 from tuner.schema.adapter import AdaLora
+from tuner.schema.beyond_lora import Virtual
 from tuner.train.adalora import Allocation
 from tuner.train.args import arguments
-from tuner.train.callbacks import Checkpoints, GradientsFlow, Interrupt, Log, LossGuard, SaveAtBest, out_of_patience
+from tuner.train.callbacks import GradientsFlow, Interrupt, Log, LossGuard, SaveAtBest, out_of_patience
 from tuner.train.checkpoints import PREFIX, broken, newest, step_of
+from tuner.train.saving import Checkpoints, SaveFirst, SavesBehind, Writer
 from tuner.train.tracking import trackers
 
 
@@ -64,16 +66,21 @@ def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
         run.tell(f"going on from step {step_of(checkpoint)} of {args.max_steps}")
     narrow = _in_fp32(model, args)
     interrupt, log = Interrupt(run.tell), Log(run.folder / "train_log.jsonl")
+    writer = Writer(background=run.recipe.hardware.async_save)
     try:
         with progress.training(args.max_steps, step_of(checkpoint) if checkpoint else 0) as report, fast_casts(model, args):
             log.report = report
-            trainer = task.trainer(run, model, args, prepared, _callbacks(run, interrupt, log))
+            trainer = task.trainer(run, model, args, prepared, _callbacks(run, interrupt, log, writer))
+            if isinstance(trainer, SavesBehind) and writer.background and not isinstance(run.recipe.adapter, AdaLora | Virtual):
+                trainer.writer = writer  # PEFT makes what is saved of these two from the living model
             if checkpoint and _finished(checkpoint, args.max_steps, run.recipe.trainer.early_stopping_patience):
                 trainer.state = _state(checkpoint)
                 trainer._load_from_checkpoint(str(checkpoint), model)
             else:
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+                writer.wait()
     finally:
+        writer.join()
         interrupt.release()
     if interrupt.signal_number is not None and newest(folder, tell=run.tell) == folder / f"{PREFIX}{trainer.state.global_step}":
         run.tell(f"stopped at step {trainer.state.global_step}; the same command goes on from here")
@@ -124,14 +131,14 @@ def _finished(checkpoint: Path, max_steps: int, patience: int | None) -> bool:
     return state.global_step >= max_steps or out_of_patience(state.log_history, patience)
 
 
-def _callbacks(run: Run, interrupt: Interrupt, log: Log) -> list[TrainerCallback]:
+def _callbacks(run: Run, interrupt: Interrupt, log: Log, writer: Writer) -> list[TrainerCallback]:
     trainer = run.recipe.trainer
-    found: list[TrainerCallback] = [LossGuard(trainer.max_loss_factor), log, interrupt]
+    found: list[TrainerCallback] = [SaveFirst(), LossGuard(trainer.max_loss_factor), log, interrupt]
     if trainer.load_best_model_at_end or trainer.early_stopping_patience:
         found.append(SaveAtBest(trainer.early_stopping_patience))
     if isinstance(run.recipe.adapter, AdaLora):
         found.append(Allocation(run.recipe.adapter))
-    return [*found, GradientsFlow(), Checkpoints(trainer.save_total_limit), *trackers(run)]
+    return [*found, GradientsFlow(), Checkpoints(trainer.save_total_limit, writer), *trackers(run)]
 
 
 def _save(run: Run, task: Trainable, model: Any) -> list[str]:
