@@ -6,6 +6,7 @@ import errno
 import os
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from torch import nn
 from tests.lab import Lab, log_of, make_lab, train
 from tuner.errors import ENVIRONMENT, TuneError
 from tuner.train import saving
+from tuner.train.budget import checkpoint_bytes, copies
 from tuner.train.checkpoints import all_checkpoints, broken, step_of
 from tuner.train.saving import Writer, changing, snapshot
 
@@ -135,3 +137,45 @@ def test_a_fault_of_ours_is_not_called_the_disk_s(lab: Lab, monkeypatch: pytest.
     monkeypatch.setattr(saving, "seal", wrong)
     with pytest.raises(RuntimeError, match="mismatch"):
         train(lab.run(*GIVEN))
+
+
+@pytest.mark.parametrize("adapter", ["lora", "full"])
+@pytest.mark.parametrize("optim", ["adamw_torch", "adafactor", "muon", "lion_32bit", "sgd"])
+def test_the_size_of_a_checkpoint_is_known_before(lab: Lab, optim: str, adapter: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[tuple[int, int]] = []
+    monkeypatch.setattr("tuner.train.fit.affordable", lambda run, model, **_: found.append(checkpoint_bytes(model, run.recipe)))
+    run = lab.run(*GIVEN[1:], "trainer.max_steps=1", f"adapter={adapter}", f"trainer.optim={optim}")
+    train(run)
+    folder = run.folder / "checkpoints" / "checkpoint-1"
+    weights = folder / ("model.safetensors" if adapter == "full" else "adapter_model.safetensors")
+    ((expected, state),) = found
+    assert weights.stat().st_size == pytest.approx(expected, rel=0.05, abs=6_000)
+    # The tiny model's tensors are so small that torch's frame around each counts; Muon's bound is AdamW for the embeddings.
+    assert (folder / "optimizer.pt").stat().st_size == pytest.approx(state, rel=0.05, abs=60_000)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], 3),
+        (["trainer.save_total_limit=5"], 6),
+        (["trainer.save_steps=100"], 2),
+        (["trainer.save_steps=0"], 1),
+        (["trainer.eval_steps=5", "trainer.load_best_model_at_end=true"], 4),
+    ],
+)
+def test_checkpoints_that_lie_on_the_disk_at_once_are_counted(lab: Lab, overrides: list[str], expected: int) -> None:
+    assert copies(lab.run("trainer.max_steps=100", "trainer.save_steps=10", *overrides).recipe, 100) == expected
+
+
+def test_a_disk_too_small_is_told_before_the_first_step(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tuner.train.budget.shutil.disk_usage", lambda place: SimpleNamespace(free=100_000))
+    run = lab.run(*GIVEN, "trainer.save_total_limit=2")
+    with pytest.raises(TuneError, match="the disk is too small: 3 checkpoints of") as told:
+        train(run)
+    assert told.value.code == ENVIRONMENT
+    assert not (run.folder / "train_log.jsonl").exists()
+    monkeypatch.setattr("tuner.train.budget.shutil.disk_usage", lambda place: SimpleNamespace(free=1_000_000))
+    train(run)
+    monkeypatch.setattr("tuner.train.budget.shutil.disk_usage", lambda place: SimpleNamespace(free=200_000))
+    train(run)  # two of the three are there

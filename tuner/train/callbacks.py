@@ -18,6 +18,7 @@ from tuner.errors import GATE, TuneError
 from tuner.runs import write_text
 from tuner.train.checkpoints import all_checkpoints, step_of
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 Report = Callable[[dict[str, float], int, float], None]
 
 
@@ -154,20 +155,21 @@ def out_of_patience(history: list[dict[str, float]], patience: int | None) -> bo
 
 
 class Interrupt(TrainerCallback):
-    """On SIGINT, SIGTERM or SIGHUP: finish the step, save, stop. `signal_number` says afterwards that it was so."""
+    """On SIGINT, SIGTERM, SIGUSR1 or SIGHUP: finish the step, save, stop. `signal_number` says afterwards that it was so."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self.tell = tell
         self.signal_number: int | None = None
         self.before: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
-            self.before = {number: signal.signal(number, self._received) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+            self.before = {number: signal.signal(number, self._received) for number in SIGNALS}
 
     def _received(self, number: int, frame: FrameType | None) -> None:
-        if self.signal_number is not None:
+        if self.signal_number is None:
+            self.signal_number = number
+            self.tell("stopping after this step; a checkpoint will be saved (Ctrl-C once more: stop at once)")
+        elif number == signal.SIGINT:  # a cluster sends SIGTERM after its SIGUSR1: that one changes nothing
             raise KeyboardInterrupt
-        self.signal_number = number
-        self.tell("stopping after this step; a checkpoint will be saved (once more: stop at once)")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Between two steps is where a checkpoint is exact."""

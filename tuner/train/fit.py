@@ -14,13 +14,15 @@ from transformers import Trainer, TrainerCallback, TrainerState, TrainingArgumen
 from tuner import progress
 from tuner.context import Run
 from tuner.data.store import TokenRows
-from tuner.errors import ENVIRONMENT, INTERRUPTED, TuneError
+from tuner.errors import ENVIRONMENT, Stopped, TuneError
 from tuner.model.adapt import describe, fast_casts
 from tuner.render import number
 from tuner.schema.adapter import AdaLora
 from tuner.schema.beyond_lora import Virtual
+from tuner.state import note
 from tuner.train.adalora import Allocation
 from tuner.train.args import arguments
+from tuner.train.budget import affordable
 from tuner.train.callbacks import GradientsFlow, Interrupt, Log, LossGuard, SaveAtBest, out_of_patience
 from tuner.train.checkpoints import PREFIX, broken, newest, step_of
 from tuner.train.saving import Checkpoints, SaveFirst, SavesBehind, Writer
@@ -43,12 +45,8 @@ class Trainable(Protocol):
         """Write the result."""
 
 
-class Interrupted(Exception):
-    """A signal stopped training after a checkpoint; `code` is the exit code."""
-
-    def __init__(self, number: int) -> None:
-        self.code = 128 + number if number else INTERRUPTED
-        super().__init__("interrupted")
+class Interrupted(Stopped):
+    """A signal stopped training after a checkpoint."""
 
 
 def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
@@ -65,9 +63,11 @@ def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
     if checkpoint:
         run.tell(f"going on from step {step_of(checkpoint)} of {args.max_steps}")
     narrow = _in_fp32(model, args)
+    affordable(run, model, steps=args.max_steps)
     interrupt, log = Interrupt(run.tell), Log(run.folder / "train_log.jsonl")
     writer = Writer(background=run.recipe.hardware.async_save)
     try:
+        note(run.folder, step=step_of(checkpoint) if checkpoint else 0, steps=args.max_steps)
         with progress.training(args.max_steps, step_of(checkpoint) if checkpoint else 0) as report, fast_casts(model, args):
             log.report = report
             trainer = task.trainer(run, model, args, prepared, _callbacks(run, interrupt, log, writer))
@@ -138,7 +138,12 @@ def _callbacks(run: Run, interrupt: Interrupt, log: Log, writer: Writer) -> list
         found.append(SaveAtBest(trainer.early_stopping_patience))
     if isinstance(run.recipe.adapter, AdaLora):
         found.append(Allocation(run.recipe.adapter))
-    return [*found, GradientsFlow(), Checkpoints(trainer.save_total_limit, writer), *trackers(run)]
+    return [
+        *found,
+        GradientsFlow(),
+        Checkpoints(trainer.save_total_limit, writer, lambda step: note(run.folder, step=step)),
+        *trackers(run),
+    ]
 
 
 def _save(run: Run, task: Trainable, model: Any) -> list[str]:
