@@ -16,7 +16,7 @@ LIGHT = (
     "errors",
     "registry measures",
     "runs",
-    "files schema",
+    "state files schema",
     "extend extensions proportions",
     "keys inputs",
     "plan",

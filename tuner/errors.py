@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import signal
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -26,6 +27,14 @@ class TuneError(Exception):
         self.problems = [*problems] or [Problem(what=what, where=where, fix=fix)]
         self.code = code
         super().__init__("; ".join(p.what for p in self.problems))
+
+
+class Stopped(BaseException):
+    """A signal stopped the work; the same command goes on. Exit `code`: 0 for a preemption (SIGTERM, SIGUSR1), else 128 + it."""
+
+    def __init__(self, number: int) -> None:
+        self.code = OK if number in (signal.SIGTERM, signal.SIGUSR1) else 128 + number
+        super().__init__(f"stopped by {signal.Signals(number).name}")
 
 
 def nearest(word: str, candidates: Iterable[str], *, synonyms: dict[str, str] | None = None) -> str | None:

@@ -25,6 +25,7 @@ from tuner.progress import clock
 from tuner.registry import load
 from tuner.runs import lock, mark_done, read_json, write_json, write_text
 from tuner.schema.adapter import QLora
+from tuner.state import note
 from tuner.summary import summarise
 from tuner.tasks import Task
 from tuner.train.fit import fit
@@ -68,6 +69,7 @@ def _do(run: Run, task: Task, stage: Stage) -> None:
     if stage.done:  # another run has made it while we waited
         return
     started = time.perf_counter()
+    note(run.folder, stage=stage.name)
     run.tell(f"{stage.name} …")
     result = STAGES[stage.name](run, task)
     seconds = time.perf_counter() - started

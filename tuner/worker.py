@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from tuner.errors import BUG, INTERRUPTED, OK, TuneError
+from tuner.errors import BUG, INTERRUPTED, OK, Stopped, TuneError
 from tuner.extensions import load_planned
 from tuner.plan import Plan, needs_hub, read_plan
 from tuner.recipe_file import write_recipe
@@ -22,6 +22,7 @@ from tuner.registry import load, load_extensions
 from tuner.render import loading, out, print_bug, print_error, print_notes, print_result
 from tuner.runs import disk_error, lock, read_json
 from tuner.schema.recipe import Recipe
+from tuner.state import recorded
 from tuner.worker_env import quiet, without_hub
 
 FULL_BYTES = 1 << 20
@@ -45,7 +46,7 @@ def main(argv: list[str]) -> int:
             run = _make_run(plan, tell=_silent)
             row = int(argv[argv.index("--preview") + 1])
             return int(load("tuner.preview").report(run, row=row, as_json="--json" in argv))
-        with lock(Path(plan.folder)):
+        with lock(Path(plan.folder)), recorded(Path(plan.folder)):
             plan.write(Path(plan.folder) / "plan.json")
             write_recipe(plan)
             return _run(plan, only)
@@ -55,16 +56,15 @@ def main(argv: list[str]) -> int:
     except (KeyboardInterrupt, Terminated) as stop:
         out.print("stopped; the same command goes on from the last stage that is done")
         return stop.code if isinstance(stop, Terminated) else INTERRUPTED
+    except Stopped as stop:  # by training, which has told
+        return stop.code
     except Exception as error:
         print_bug(error)
         return BUG
 
 
-class Terminated(BaseException):
-    """SIGTERM or SIGHUP, outside training (which has its own way to stop); `code` is the exit code."""
-
-    def __init__(self, number: int) -> None:
-        self.code = 128 + number
+class Terminated(Stopped):
+    """SIGTERM, SIGUSR1 or SIGHUP, outside training (which has its own way to stop)."""
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
@@ -87,8 +87,6 @@ def _run(plan: Plan, only: tuple[str, ...]) -> int:
     out.print(f"libraries loaded in {time.perf_counter() - began:.1f} s")
     try:
         pipeline.execute(run, only=only)
-    except load("tuner.train.fit").Interrupted as stop:
-        return int(stop.code)
     except TuneError:
         raise
     except Exception as error:
@@ -139,6 +137,6 @@ def _stop_with_parent() -> None:
 
 if __name__ == "__main__":
     _stop_with_parent()
-    for wanted in (signal.SIGTERM, signal.SIGHUP):
+    for wanted in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
         signal.signal(wanted, _terminate)
     sys.exit(main(sys.argv[1:]))

@@ -18,8 +18,10 @@ import pytest
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from tests.lab import Lab, environ, log_of, losses_of, make_lab, train
-from tuner import worker
+from tuner import cli, worker
+from tuner.commands.inventory import inspect_run
 from tuner.runs import in_use
+from tuner.state import read_state, state_of
 from tuner.train.checkpoints import SEAL, all_checkpoints, broken, step_of
 from tuner.train.fit import Interrupted
 
@@ -135,7 +137,7 @@ def test_killed_at_five_moments_the_result_is_bitwise_that_of_an_uninterrupted_r
 
     kill_when(again(), lambda: plan.stage("prepare").done)  # between two stages
     assert not all_checkpoints(checkpoints)
-    kill_when(again(), lambda: sealed(0))  # right after a checkpoint
+    kill_when(again(), lambda: sealed(1))  # right after a checkpoint
     first = last()
     assert first >= 4
     output = kill_when(again(), lambda: unsealed(first + 4))  # in the middle of writing one
@@ -169,7 +171,7 @@ def test_a_stream_killed_in_between_goes_on_at_the_very_sample(tmp_path: Path, w
     assert_same_result(killed, whole)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0), (signal.SIGHUP, 129)])
 def test_a_signal_saves_a_checkpoint_and_the_rerun_ends_the_same(
     lab: Lab, whole: Path, workers: list[subprocess.Popen[str]], number: signal.Signals, code: int
 ) -> None:
@@ -187,8 +189,12 @@ def test_a_signal_saves_a_checkpoint_and_the_rerun_ends_the_same(
     assert 10 <= step_of(checkpoint) < STEPS
     assert "Traceback" not in output
     assert not in_use(folder)
+    state = state_of(folder)
+    assert (state["status"], state["stage"], state["step"], state["steps"]) == ("resume", "train", step_of(checkpoint), STEPS)
+    assert (inspect_run(folder).state, inspect_run(folder).step) == ("resume", step_of(checkpoint))
     assert worker.main([str(path)]) == 0
     assert_same_result(folder, whole)
+    assert state_of(folder)["status"] == "finished"
 
 
 class AtLast(TrainerCallback):
@@ -373,6 +379,52 @@ def test_a_worker_whose_command_is_killed_saves_and_stops(lab: Lab, workers: lis
     assert broken(checkpoint) is None
 
 
+def test_a_preempted_command_saves_and_exits_with_0(
+    lab: Lab, workers: list[subprocess.Popen[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(lab.plan(*LONG, "name=preempted").folder)
+    workers.append(tune(lab, *LONG, "name=preempted"))
+    wait_for(workers[-1], lambda: logged_steps(folder) >= 3)
+    assert state_of(folder)["status"] == "running"
+    workers[-1].send_signal(signal.SIGUSR1)
+    workers[-1].send_signal(signal.SIGTERM)  # what a cluster may send besides
+    output, _ = workers[-1].communicate(timeout=60)
+    assert workers[-1].returncode == 0, output
+    (checkpoint,) = all_checkpoints(folder / "checkpoints")
+    assert broken(checkpoint) is None
+    assert cli.main(["ls", "runs", f"output_dir={lab.folder / 'outputs'}"]) == 0
+    assert f"resume {step_of(checkpoint)}/100000" in capsys.readouterr().out
+    assert cli.main(["show", str(folder)]) == 0
+    assert f"resume (train, step {step_of(checkpoint)} of 100000)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGUSR1, 0), (signal.SIGHUP, 129)])
+def test_a_signal_outside_training_leaves_nothing_half_written(
+    tmp_path: Path, workers: list[subprocess.Popen[str]], number: signal.Signals, code: int
+) -> None:
+    lab = make_lab(tmp_path, rows=24)
+    given = ("trainer.max_steps=4", "eval.max_new_tokens=40", "hub=none")
+    path, folder = lab.write_plan(*given), Path(lab.plan(*given).folder)
+    workers.append(lab.start(path))
+    wait_for(workers[-1], lambda: read_state(folder).get("stage") == "baseline")
+    workers[-1].send_signal(number)
+    output, _ = workers[-1].communicate(timeout=60)
+    assert workers[-1].returncode == code, output
+    assert "the same command goes on from the last stage that is done" in output
+    assert (state_of(folder)["status"], state_of(folder)["stage"]) == ("resume", "baseline")
+    plan = lab.plan(*given)
+    assert [s.name for s in plan.stages if s.done] == ["prepare"]
+    assert worker.main([str(path)]) == 0
+    assert plan.done
+    assert state_of(folder)["status"] == "finished"
+
+
+def test_a_killed_run_is_not_called_running(lab: Lab, stopped: Path) -> None:
+    assert read_state(stopped)["status"] == "running"
+    assert state_of(stopped)["status"] == inspect_run(stopped).state == "killed"
+    assert 1 <= (inspect_run(stopped).step or 0) <= step_of(usable(stopped)[-1]), "never beyond what is whole"
+
+
 def test_ctrl_c_on_the_command_reaches_the_worker(lab: Lab, workers: list[subprocess.Popen[str]]) -> None:
     folder = Path(lab.plan(*LONG, "name=typed").folder)
     workers.append(tune(lab, *LONG, "name=typed"))
@@ -381,5 +433,6 @@ def test_ctrl_c_on_the_command_reaches_the_worker(lab: Lab, workers: list[subpro
     output, _ = workers[-1].communicate(timeout=60)
     assert workers[-1].returncode == 130, output
     (checkpoint,) = all_checkpoints(folder / "checkpoints")
+    assert state_of(folder)["status"] == "resume"
     assert f"stopped at step {step_of(checkpoint)}" in output
     assert "Traceback" not in output

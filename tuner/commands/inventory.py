@@ -16,16 +16,19 @@ from tuner.errors import TuneError
 from tuner.plan import SHARED, Plan, read_plan
 from tuner.runs import find_run, in_use, is_done, read_json
 from tuner.schema.recipe import Recipe
+from tuner.state import state_of
 
 HEADLINES = ("exact_match", "loss")  # the first that was measured stands for a run
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunInfo:
-    """A run at a glance. `state`: running, finished, partial, or damaged (its plan cannot be read)."""
+    """A run at a glance. `state`: running, finished, resume (it was stopped), killed, failed, partial, or damaged (no plan can be read)."""
 
     run: str
     state: str
+    step: int | None
+    steps: int | None
     recipe: str
     metric: str
     base: float | None
@@ -55,16 +58,19 @@ def take_run(request: Request) -> Path:
 
 def inspect_run(folder: Path) -> RunInfo:
     """State, result, age and size of a run folder."""
-    running = in_use(folder)
+    running, said = in_use(folder), state_of(folder)
     state, recipe, metric, base, tuned = "running" if running else "damaged", "", "", None, None
     with contextlib.suppress(TuneError, TypeError, KeyError):
         plan = read_plan(folder / "plan.json")
         recipe = plan.recipe_name
-        state = "running" if running else "finished" if is_finished(folder, plan) else "partial"
+        written = {"resume", "killed", "failed"} & {said.get("status", "")}
+        state = "running" if running else "finished" if is_finished(folder, plan) else next(iter(written), "partial")
         metric, base, tuned = _headline(folder)
     return RunInfo(
         run=f"{folder.parent.name}@{folder.name}",
         state=state,
+        step=said.get("step"),
+        steps=said.get("steps"),
         recipe=recipe,
         metric=metric,
         base=base,

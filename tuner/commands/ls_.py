@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from tuner.commands.inventory import human_age, human_size, inspect_run, output_folder
+from tuner.commands.inventory import RunInfo, human_age, human_size, inspect_run, output_folder
 from tuner.commands.request import Request, extend, parse
 from tuner.commands.transforms import list_transforms
 from tuner.errors import TuneError, nearest
@@ -96,8 +96,12 @@ def _runs(request: Request) -> None:
     rows = []
     for run in runs:
         change = f"{run.metric} {_digits(run.base)} -> {_digits(run.tuned)}" if run.metric else "–"
-        rows.append([run.run, run.state, change, human_age(run.age_s), human_size(run.size_bytes)])
+        rows.append([run.run, _state(run), change, human_age(run.age_s), human_size(run.size_bytes)])
     table(["run", "state", "base -> tuned", "age", "size"], rows, right=[3, 4])
+
+
+def _state(run: RunInfo) -> str:
+    return f"{run.state} {run.step}/{run.steps}" if run.steps and run.state in ("running", "resume", "killed", "failed") else run.state
 
 
 def _digits(value: float | None) -> str:

@@ -25,6 +25,7 @@ from tuner.schema.base import flat
 from tuner.schema.documents import list_recipes
 from tuner.schema.reading import Reading
 from tuner.schema.recipe import GROUPS
+from tuner.state import state_of, told
 
 DEFAULT = "default"
 WIDEST = 60  # lines longer than this do not push the origins of all others to the right
@@ -84,6 +85,8 @@ def _show_run(request: Request) -> int:
         return 0
     command = load(plan.load_recipe().launcher.impl).command(Path(plan.folder) / "plan.json")
     print_plan(plan, estimate(plan), command=shlex.join(command))
+    if state := state_of(folder):
+        out.print(f"state      {told(state)}", markup=False)
     out.print()
     _print_recipe(choices, _kept(values, request))
     return 0

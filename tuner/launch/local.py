@@ -1,4 +1,4 @@
-"""`launcher: local`: one worker process beside the command; the first Ctrl-C is passed on and awaited, the second ends it."""
+"""`launcher: local`: one worker process beside the command; signals are passed on and awaited, a second Ctrl-C ends it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def command(plan: Path) -> list[str]:
 def submit(argv: list[str], *, output: TextIO | None = None) -> int:
     """Start the worker in a process group of its own (what it prints goes to `output` where given), wait, and return its exit code."""
     worker = subprocess.Popen(argv, start_new_session=True, stdout=output)
-    asked = 0
+    asked = False
 
     def forward(number: int, frame: FrameType | None) -> None:
         nonlocal asked
-        asked += 1
-        worker.send_signal(number if asked == 1 else signal.SIGKILL)
+        worker.send_signal(signal.SIGKILL if asked and number == signal.SIGINT else number)
+        asked = True
 
-    before = {s: signal.signal(s, forward) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {s: signal.signal(s, forward) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)}
     try:
         code = worker.wait()
     finally:

@@ -29,3 +29,5 @@ class Hardware(Section):
     """Streaming: processes that read and tokenize beside the training; 0: the training process does it."""
     num_threads: int | None = opt(None, ge=1)
     """CPU threads; default: every core this process may use."""
+    async_save: bool = opt(True)
+    """Write checkpoints beside the training, from a copy of what is trained and of the optimizer's state; `false`: training waits."""

@@ -1,4 +1,4 @@
-"""What happens around a training step: the log, the step line, stopping on signals, on loss gone wrong, and sealing checkpoints."""
+"""What happens around a training step: the log, the step line, stopping on signals and on loss gone wrong."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from tuner.errors import GATE, TuneError
 from tuner.runs import write_text
-from tuner.train.checkpoints import PREFIX, all_checkpoints, rotate, seal, step_of
+from tuner.train.checkpoints import all_checkpoints, step_of
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 MOST_OVERFLOWS = 20  # steps on end: from 65,536 the loss scale has then fallen below a tenth
-
 Report = Callable[[dict[str, float], int, float], None]
 
 
@@ -138,20 +138,6 @@ class GradientsFlow(TrainerCallback):
         self.seen = True
 
 
-class Checkpoints(TrainerCallback):
-    """Seals each checkpoint once it is written, notes the best, deletes the old."""
-
-    def __init__(self, keep: int) -> None:
-        self.keep = keep
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Transformers has just written `checkpoint-<step>`."""
-        folder = Path(args.output_dir or "")
-        seal(folder / f"{PREFIX}{state.global_step}")
-        best = folder / f"{PREFIX}{state.best_global_step}" if state.best_global_step else None
-        rotate(folder, keep=self.keep, best=best)
-
-
 class SaveAtBest(TrainerCallback):
     """Saves at each held-out measurement, so that the best one can be kept; stops after `patience` without improvement."""
 
@@ -174,20 +160,21 @@ def out_of_patience(history: list[dict[str, float]], patience: int | None) -> bo
 
 
 class Interrupt(TrainerCallback):
-    """On SIGINT, SIGTERM or SIGHUP: finish the step, save, stop. `signal_number` says afterwards that it was so."""
+    """On SIGINT, SIGTERM, SIGUSR1 or SIGHUP: finish the step, save, stop. `signal_number` says afterwards that it was so."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self.tell = tell
         self.signal_number: int | None = None
         self.before: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
-            self.before = {number: signal.signal(number, self._received) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+            self.before = {number: signal.signal(number, self._received) for number in SIGNALS}
 
     def _received(self, number: int, frame: FrameType | None) -> None:
-        if self.signal_number is not None:
+        if self.signal_number is None:
+            self.signal_number = number
+            self.tell("stopping after this step; a checkpoint will be saved (Ctrl-C once more: stop at once)")
+        elif number == signal.SIGINT:  # a cluster sends SIGTERM after its SIGUSR1: that one changes nothing
             raise KeyboardInterrupt
-        self.signal_number = number
-        self.tell("stopping after this step; a checkpoint will be saved (once more: stop at once)")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Between two steps is where a checkpoint is exact."""

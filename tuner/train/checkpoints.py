@@ -29,9 +29,14 @@ def seal(folder: Path) -> None:
     write_json(folder / SEAL, {str(p.relative_to(folder)): _digest(p) for p in files})
 
 
+def sealed(folder: Path) -> bool:
+    """Whether a checkpoint was completed; `broken` also reads it."""
+    return (folder / SEAL).is_file()
+
+
 def broken(folder: Path) -> str | None:
     """Why a checkpoint cannot be used, or None."""
-    if not (folder / SEAL).is_file():
+    if not sealed(folder):
         return "it was not completed"
     try:
         sums = read_json(folder / SEAL)

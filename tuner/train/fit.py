@@ -14,15 +14,19 @@ from transformers import Trainer, TrainerCallback, TrainerState, TrainingArgumen
 from tuner import progress
 from tuner.context import Run
 from tuner.data.store import TokenRows
-from tuner.errors import ENVIRONMENT, INTERRUPTED, TuneError
+from tuner.errors import ENVIRONMENT, Stopped, TuneError
 from tuner.model.adapt import describe, fast_lora
 from tuner.render import number
 from tuner.schema.adapter import AdaLora
+from tuner.schema.beyond_lora import Virtual
+from tuner.state import note
 from tuner.train.adalora import Allocation
 from tuner.train.args import arguments
 from tuner.train.average import Ema, settle
-from tuner.train.callbacks import Checkpoints, GradientsFlow, Interrupt, Log, LossGuard, SaveAtBest, out_of_patience
+from tuner.train.budget import affordable
+from tuner.train.callbacks import GradientsFlow, Interrupt, Log, LossGuard, SaveAtBest, out_of_patience
 from tuner.train.checkpoints import PREFIX, broken, newest, step_of
+from tuner.train.saving import Checkpoints, SaveFirst, SavesBehind, Writer
 from tuner.train.tracking import trackers
 
 
@@ -42,12 +46,8 @@ class Trainable(Protocol):
         """Write the result."""
 
 
-class Interrupted(Exception):
-    """A signal stopped training after a checkpoint; `code` is the exit code."""
-
-    def __init__(self, number: int) -> None:
-        self.code = 128 + number if number else INTERRUPTED
-        super().__init__("interrupted")
+class Interrupted(Stopped):
+    """A signal stopped training after a checkpoint."""
 
 
 def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
@@ -66,11 +66,16 @@ def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
     if checkpoint:
         run.tell(f"going on from step {step_of(checkpoint)} of {args.max_steps}")
     narrow = _in_fp32(model, args)
+    affordable(run, model, steps=args.max_steps)
     interrupt, log = Interrupt(run.tell), Log(run.folder / "train_log.jsonl")
+    writer = Writer(background=run.recipe.hardware.async_save)
     try:
+        note(run.folder, step=step_of(checkpoint) if checkpoint else 0, steps=args.max_steps)
         with progress.training(args.max_steps, step_of(checkpoint) if checkpoint else 0) as report, fast_lora(model, args):
             log.report = report
-            trainer = task.trainer(run, model, args, prepared, _callbacks(run, interrupt, log))
+            trainer = task.trainer(run, model, args, prepared, _callbacks(run, interrupt, log, writer))
+            if isinstance(trainer, SavesBehind) and writer.background and not isinstance(run.recipe.adapter, AdaLora | Virtual):
+                trainer.writer = writer  # PEFT makes what is saved of these two from the living model
             at = None  # the checkpoint whose weights the model has, where it is not what was trained just now
             if checkpoint and _finished(checkpoint, args.max_steps, run.recipe.trainer.early_stopping_patience):
                 trainer.state = _state(checkpoint)
@@ -78,20 +83,15 @@ def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
                 at = checkpoint
             else:
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+                writer.wait()
     finally:
+        writer.join()
         interrupt.release()
     if interrupt.signal_number is not None and newest(folder, tell=run.tell) == folder / f"{PREFIX}{trainer.state.global_step}":
         run.tell(f"stopped at step {trainer.state.global_step}; the same command goes on from here")
         raise Interrupted(interrupt.signal_number)
-    best = trainer.state.best_global_step if run.recipe.trainer.load_best_model_at_end else None
-    if best and best != trainer.state.global_step:
-        run.tell(f"keeping step {best}, the lowest held-out loss ({trainer.state.best_metric:.4f})")
-        lowest = folder / f"{PREFIX}{best}"
-        if reason := broken(lowest):
-            fix = "delete the folder `checkpoints` beside it and run again: training starts over"
-            raise TuneError(f"the checkpoint of the best step {best} cannot be used: {reason}", str(lowest), fix, code=ENVIRONMENT)
-        trainer._load_from_checkpoint(str(lowest), model)
-        at = lowest
+    best, chosen = _best(run, trainer, model)
+    at = chosen or at
     settle(trainer, model, run.recipe.trainer.optim, at)
     files = _save(run, task, model)
     for parameter, dtype in narrow:  # as it is once loaded
@@ -106,6 +106,20 @@ def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
         "tokens": trainer.state.num_input_tokens_seen,
         **counts,
     }
+
+
+def _best(run: Run, trainer: Any, model: nn.Module) -> tuple[int | None, Path | None]:
+    """The best step where it is asked for; and its checkpoint, with whose weights the model leaves, where it is not the last."""
+    best = trainer.state.best_global_step if run.recipe.trainer.load_best_model_at_end else None
+    if not best or best == trainer.state.global_step:
+        return best, None
+    run.tell(f"keeping step {best}, the lowest held-out loss ({trainer.state.best_metric:.4f})")
+    lowest = run.folder / "checkpoints" / f"{PREFIX}{best}"
+    if reason := broken(lowest):
+        fix = "delete the folder `checkpoints` beside it and run again: training starts over"
+        raise TuneError(f"the checkpoint of the best step {best} cannot be used: {reason}", str(lowest), fix, code=ENVIRONMENT)
+    trainer._load_from_checkpoint(str(lowest), model)
+    return best, lowest
 
 
 def _in_fp32(model: nn.Module, args: TrainingArguments) -> list[tuple[nn.Parameter, torch.dtype]]:
@@ -131,16 +145,21 @@ def _finished(checkpoint: Path, max_steps: int, patience: int | None) -> bool:
     return state.global_step >= max_steps or out_of_patience(state.log_history, patience)
 
 
-def _callbacks(run: Run, interrupt: Interrupt, log: Log) -> list[TrainerCallback]:
+def _callbacks(run: Run, interrupt: Interrupt, log: Log, writer: Writer) -> list[TrainerCallback]:
     trainer = run.recipe.trainer
-    found: list[TrainerCallback] = [LossGuard(trainer.max_loss_factor), log, interrupt]
+    found: list[TrainerCallback] = [SaveFirst(), LossGuard(trainer.max_loss_factor), log, interrupt]
     if trainer.load_best_model_at_end or trainer.early_stopping_patience:
         found.append(SaveAtBest(trainer.early_stopping_patience))
     if isinstance(run.recipe.adapter, AdaLora):
         found.append(Allocation(run.recipe.adapter))
     if trainer.ema_decay is not None:
         found.append(Ema(trainer.ema_decay))
-    return [*found, GradientsFlow(), Checkpoints(trainer.save_total_limit), *trackers(run)]
+    return [
+        *found,
+        GradientsFlow(),
+        Checkpoints(trainer.save_total_limit, writer, lambda step: note(run.folder, step=step)),
+        *trackers(run),
+    ]
 
 
 def _save(run: Run, task: Trainable, model: Any) -> list[str]:

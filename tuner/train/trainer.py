@@ -12,7 +12,7 @@ import torch
 from peft.optimizers import create_loraplus_optimizer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
 from tuner.data.store import TokenRows
@@ -25,11 +25,12 @@ from tuner.schema.trainer import PROJECTED, SCHEDULE_FREE, Optim
 from tuner.train.adalora import penalty, restore
 from tuner.train.average import Ema
 from tuner.train.optimizers import MuonAdamW, keeping_projections
+from tuner.train.saving import SavesBehind
 
 Item = dict[str, Any]
 
 
-class TokenTrainer(Trainer):
+class TokenTrainer(SavesBehind):
     """Trains on token rows with labels; counts the tokens it has seen, over interruptions too (`state.num_input_tokens_seen`).
 
     TRL's SFTTrainer adds a data path, a head that scores every position and 6 s of imports; rows come ready-made here, so none is used.
