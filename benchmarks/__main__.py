@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import checkpoint
 from benchmarks.runner import Job, compare, report, run
 from benchmarks.stream import report as stream
 from benchmarks.train_step import report as train_steps
@@ -208,6 +209,7 @@ def main() -> None:
         "packing": packing,
         "stream": stream,
         "train-step": train_step,
+        "checkpoint": checkpoint.report,
     }
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*parts, []], default=[])
