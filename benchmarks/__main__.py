@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.memory import report as memory
 from benchmarks.runner import Job, compare, report, run
 from benchmarks.stream import report as stream
 
@@ -201,6 +202,7 @@ def main() -> None:
         "data-prep": data_prep,
         "packing": packing,
         "stream": stream,
+        "memory": memory,
     }
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*parts, []], default=[])
