@@ -28,6 +28,7 @@ PROCESS_BYTES = {True: 0.63e9, False: 0.0}  # CPU: the interpreter with its libr
 # Resident memory on a CPU exceeds the tensors: measured (docs/training.md), by a share for holes that malloc cannot give back, and by so
 # many blocks' activations for what one operation after another needs for itself. A GPU's allocator is asked for tensors alone.
 HOLES = {True: 1.22, False: 1.0}
+QUANTISED_HOLES = {True: 1.61, False: 1.0}  # weights are unpacked between what is kept
 WORKSPACE_BLOCKS = {True: 9.0, False: 1.0}
 # What a trained parameter costs beside itself, in fp32: the optimizer's moments.
 STATES = {
@@ -115,7 +116,8 @@ def _activations(recipe: Recipe, shape: dict[str, Any], load: Load) -> float:
     block += half * 7 * recipe.adapter.r if isinstance(recipe.adapter, Lora) else 0.0
     tokens = load.rows * load.length
     kept = hidden * (4.0 if full else half) * blocks + block if recipe.trainer.activation_checkpointing else block * blocks
-    kept = tokens * (kept * HOLES[load.cpu] + block * WORKSPACE_BLOCKS[load.cpu])
+    holes = (QUANTISED_HOLES if isinstance(recipe.adapter, QLora) else HOLES)[load.cpu]
+    kept = tokens * (kept * holes + block * WORKSPACE_BLOCKS[load.cpu])
     # Autocast casts fp32 weights and keeps the casts until the backward pass.
     return float(kept + (half * parameters(shape) if full and half < 4 else 0.0))
 
