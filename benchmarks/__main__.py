@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import checkpoint
+from benchmarks.memory import report as memory
 from benchmarks.runner import Job, compare, report, run
 from benchmarks.stream import report as stream
 from benchmarks.train_step import report as train_steps
@@ -210,6 +211,7 @@ def main() -> None:
         "stream": stream,
         "train-step": train_step,
         "checkpoint": checkpoint.report,
+        "memory": memory,
     }
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*parts, []], default=[])

@@ -8,33 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tuner.capacity import capacity
+from tuner.dimensions import local_shape, parameters, trainable
 from tuner.files import COMPRESSED, format_of, is_remote
+from tuner.memory import choose
 from tuner.plan import Plan
 from tuner.proportions import apportioned, sizes
 from tuner.runs import read_json
-from tuner.schema.adapter import Full, Lora, QLora, Quant
 from tuner.schema.data import source_key, sources
-from tuner.schema.model import Dtype
-from tuner.schema.recipe import Recipe
-from tuner.schema.trainer import Optim
 
-BYTES = {Dtype.bfloat16: 2, Dtype.float16: 2, Dtype.float32: 4}
-PROCESS_BYTES = 1.3e9  # torch, Transformers and what they keep: 1.2 to 1.9 GB beyond the sum below were seen on a CPU
 CHARACTERS_PER_TOKEN = 4.0
-# What a trained parameter costs beside itself: gradient, and the optimizer's moments (all in fp32).
-STATES = {
-    Optim.adamw_torch: 3.0,
-    Optim.adamw_torch_fused: 3.0,
-    Optim.adamw_bnb_8bit: 1.5,
-    Optim.paged_adamw_32bit: 3.0,
-    Optim.paged_adamw_8bit: 1.5,
-    Optim.adafactor: 1.0,
-    Optim.lion_32bit: 2.0,
-    Optim.lion_8bit: 1.25,
-    Optim.paged_lion_8bit: 1.25,
-    Optim.muon: 2.0,
-    Optim.sgd: 1.0,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,27 +31,29 @@ class Estimate:
     parameters: int | None
     trainable: int | None
     memory_bytes: int | None
+    memory: str | None
 
 
 def estimate(plan: Plan) -> Estimate:
     """Work out a plan's size from its data files (or its prepared data) and the model's dimensions."""
     recipe = plan.load_recipe()
     rows, tokens, exact = _count(plan)
-    shape = _shape(plan, recipe)
+    dimensions = shape(plan)
     steps = recipe.trainer.max_steps
     if steps is None and rows is not None:
         steps = max(1, math.ceil(math.ceil(rows / recipe.trainer.batch_size) * recipe.trainer.num_train_epochs))
     epochs = steps * recipe.trainer.batch_size / rows if steps and rows else None
-    parameters = _parameters(shape) if shape else None
-    trainable = _trainable(recipe, shape) if shape else None
+    trained = trainable(recipe.adapter, dimensions) if dimensions else None
+    chosen = choose(recipe, dimensions, length=longest(plan), place=capacity(recipe.hardware)) if dimensions and trained else None
     return Estimate(
         exact=exact,
         rows=None if recipe.data.streaming else rows,
         tokens=round(tokens * epochs) if tokens and epochs else None,
         steps=steps,
-        parameters=parameters,
-        trainable=trainable,
-        memory_bytes=_memory(recipe, shape, trainable, tokens / rows if tokens and rows else 512.0) if shape and trainable else None,
+        parameters=parameters(dimensions) if dimensions else None,
+        trainable=trained,
+        memory_bytes=chosen.need.total if chosen else None,
+        memory=chosen.said if chosen else None,
     )
 
 
@@ -125,75 +110,14 @@ def _array(text: bytes) -> list[Any] | None:
     return values if isinstance(values, list) else None
 
 
-def _shape(plan: Plan, recipe: Recipe) -> dict[str, Any] | None:
+def shape(plan: Plan) -> dict[str, Any] | None:
     """The model's dimensions: as written in the recipe, or from a local config.json."""
-    if plan.recipe["model"]["shape"]:
-        return dict(plan.recipe["model"]["shape"])
-    path = Path(recipe.model.id).expanduser() / "config.json"
-    if not path.is_file():
-        return None
-    config = read_json(path)
-    needed = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
-    if any(k not in config for k in needed):
-        return None
-    defaults = {"num_key_value_heads": config["num_attention_heads"], "tie_word_embeddings": False}
-    return {k: config.get(k, defaults.get(k)) for k in (*needed, *defaults)} | {"head_dim": config.get("head_dim")}
+    written = plan.recipe["model"]["shape"]
+    return dict(written) if written else local_shape(str(plan.recipe["model"]["id"]))
 
 
-def _linears(shape: dict[str, Any]) -> dict[str, tuple[int, int]]:
-    """(inputs, outputs) of each linear map of a Llama-like block."""
-    hidden, inner = shape["hidden_size"], shape["intermediate_size"]
-    head = shape.get("head_dim") or hidden // shape["num_attention_heads"]
-    queries, keys = head * shape["num_attention_heads"], head * shape["num_key_value_heads"]
-    return {
-        "q_proj": (hidden, queries),
-        "k_proj": (hidden, keys),
-        "v_proj": (hidden, keys),
-        "o_proj": (queries, hidden),
-        "gate_proj": (hidden, inner),
-        "up_proj": (hidden, inner),
-        "down_proj": (inner, hidden),
-    }
-
-
-def _parameters(shape: dict[str, Any]) -> int:
-    block = sum(a * b for a, b in _linears(shape).values()) + 2 * shape["hidden_size"]
-    embeddings = shape["vocab_size"] * shape["hidden_size"] * (1 if shape["tie_word_embeddings"] else 2)
-    return int(block * shape["num_hidden_layers"] + embeddings + shape["hidden_size"])
-
-
-def _trainable(recipe: Recipe, shape: dict[str, Any]) -> int | None:
-    adapter = recipe.adapter
-    if isinstance(adapter, Full):
-        return _parameters(shape)
-    if not isinstance(adapter, Lora) or adapter.modules_to_save:
-        return None
-    linears = _linears(shape)
-    if adapter.target_modules != "all-linear":
-        if isinstance(adapter.target_modules, str):
-            return None
-        linears = {n: linears[n] for n in adapter.target_modules if n in linears}
-    magnitudes = sum(b for _, b in linears.values()) if adapter.use_dora else 0
-    block = sum(adapter.r * (a + b) for a, b in linears.values()) + magnitudes
-    return int(block * shape["num_hidden_layers"])
-
-
-def _memory(recipe: Recipe, shape: dict[str, Any], trainable: int, tokens_per_row: float) -> int:
-    """Weights, trained copies with gradient and moments, activations of one forward pass, logits of its trained tokens."""
-    width = float(BYTES[recipe.model.dtype])
-    weights = _parameters(shape) * width
-    if isinstance(recipe.adapter, QLora):
-        quantised = sum(a * b for a, b in _linears(shape).values()) * shape["num_hidden_layers"]
-        weights -= quantised * (width - (1.0 if recipe.adapter.quant is Quant.int8 else 0.55))
-    full = isinstance(recipe.adapter, Full)
-    if full:  # fp32 weights are what is updated
-        weights *= 4.0 / width
-    states = trainable * 4.0 * (STATES[recipe.trainer.optim] + (0 if full else 1))
-    tokens = (recipe.hardware.micro_batch_size or recipe.trainer.batch_size) * min(tokens_per_row, recipe.task.max_length)
-    # About 16 hidden widths and 4 MLP widths a token and block are kept for the backward pass (https://arxiv.org/abs/2205.05198).
-    kept = (
-        2 * shape["hidden_size"] if recipe.trainer.activation_checkpointing else 16 * shape["hidden_size"] + 4 * shape["intermediate_size"]
-    )
-    activations = tokens * kept * shape["num_hidden_layers"] * 2
-    logits = tokens * 0.4 * shape["vocab_size"] * 4
-    return int(PROCESS_BYTES + weights + states + activations + logits)
+def longest(plan: Plan) -> int:
+    """Tokens of the longest row, at most: the prepared rows', else as long as a row may be."""
+    prepare = plan.stage("prepare")
+    train = read_json(Path(prepare.folder) / "data.json")["train"] if prepare.done else {}
+    return int(train.get("longest") or plan.recipe["task"]["max_length"])

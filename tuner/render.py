@@ -87,7 +87,7 @@ def print_plan(plan: Plan, size: Estimate, *, command: str) -> None:
         "rows": about * (size.rows is not None) + number(size.rows),
         "tokens": about * (size.tokens is not None) + number(size.tokens) + (" in all epochs" if size.tokens else ""),
         "trainable": _share(size),
-        "memory": f"≈ {size.memory_bytes / 1e9:.1f} GB" if size.memory_bytes else "unknown until the model is here",
+        "memory": f"≈ {size.memory}" if size.memory else "unknown until the model is here",
         "launch": command,
     }
     if plan.extensions:

@@ -9,6 +9,7 @@ VERBS = {
     "cp": ("RECIPE FILE", "copy a recipe to start your own"),
     "check": ("recipe=R [key=value …]", "all that can be known before training, loss-mask audit included"),
     "preview": ("recipe=R [--row N] [key=value …]", "rows as the model sees them, what is trained told apart"),
+    "plan": ("memory recipe=R [key=value …]", "peak memory by strategy, micro-batch and length, and what fits the device"),
     "eval": ("RUN [key=value …]", "measure a run again, base against tuned"),
     "report": ("RUN", "write report.html anew and say where it is"),
     "push": ("RUN [hub.repo_id=owner/name]", "publish a run"),

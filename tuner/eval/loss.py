@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from tuner.data.chat import TokenRow
 
 TOKENS_PER_BATCH = 2048
+CHUNK = 256  # positions whose logits are held at once: those of a whole batch were the peak of a small training
 
 
 @torch.inference_mode()
@@ -49,7 +50,10 @@ def _token_losses(model: Any, ids: torch.Tensor, mask: torch.Tensor, predicted: 
         return cross_entropy(logits, ids[:, 1:][predicted], reduction="none")
     causal: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     hidden = causal.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state[:, :-1][predicted]
-    logits = causal.get_output_embeddings()(hidden).float()
+    head, targets = causal.get_output_embeddings(), ids[:, 1:][predicted]
     cap = getattr(causal.config, "final_logit_softcapping", None)
-    logits = torch.tanh(logits / cap) * cap if cap else logits
-    return cross_entropy(logits, ids[:, 1:][predicted], reduction="none")
+    losses = []
+    for part, target in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True):
+        logits = head(part).float()
+        losses.append(cross_entropy(torch.tanh(logits / cap) * cap if cap else logits, target, reduction="none"))
+    return torch.cat(losses)

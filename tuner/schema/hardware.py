@@ -24,7 +24,9 @@ class Hardware(Section):
     device: Device = opt(Device.auto)
     """`auto` takes a GPU where there is one."""
     micro_batch_size: int | None = opt(None, ge=1)
-    """Rows in one forward pass; the rest of `trainer.batch_size` is accumulated. Default: all on CPU, at most 8 on a GPU."""
+    """Rows in one forward pass; the rest of `trainer.batch_size` is accumulated. Default: as many as fit, at most 8 on a GPU."""
+    memory_gb: float | None = opt(None, gt=0)
+    """Memory of one device in GB, for the memory plan; default: what is found here."""
     num_workers: int = opt(0, ge=0)
     """Streaming: processes that read and tokenize beside the training; 0: the training process does it."""
     num_threads: int | None = opt(None, ge=1)

@@ -128,6 +128,7 @@ def trainer(run: Run, model: nn.Module, args: TrainingArguments, prepared: Path,
         tokenizer=tokenizer_of(run),
         padding_free=_padding_free(run, model),
         callbacks=callbacks,
+        tell=run.tell,
     )
 
 

@@ -26,6 +26,8 @@ from tuner.train.average import Ema, settle
 from tuner.train.budget import affordable
 from tuner.train.callbacks import GradientsFlow, Interrupt, Log, LossGuard, SaveAtBest, out_of_patience
 from tuner.train.checkpoints import PREFIX, broken, newest, step_of
+from tuner.train.oom import out_of_memory, too_large
+from tuner.train.placing import dimensions, longest, placed
 from tuner.train.saving import Checkpoints, SaveFirst, SavesBehind, Writer
 from tuner.train.tracking import trackers
 
@@ -61,7 +63,9 @@ def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
     share = counts["trainable"] / counts["parameters"]
     run.tell(f"training {number(counts['trainable'])} of {number(counts['parameters'])} parameters ({share:.2%}) on {run.device.type}")
     folder = run.folder / "checkpoints"
-    args = arguments(run.recipe, folder, run.device, rows=len(TokenRows(prepared)))
+    rows = TokenRows(prepared)
+    length = longest(rows, run.recipe.task.max_length)
+    args = arguments(placed(run, model, length), folder, run.device, rows=len(rows))
     checkpoint = newest(folder, tell=run.tell)
     if checkpoint:
         run.tell(f"going on from step {step_of(checkpoint)} of {args.max_steps}")
@@ -84,6 +88,10 @@ def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
             else:
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
                 writer.wait()
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise too_large(run.recipe, dimensions(model), length=length, cpu=run.device.type == "cpu", error=error) from error
     finally:
         writer.join()
         interrupt.release()

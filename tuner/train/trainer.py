@@ -24,6 +24,7 @@ from tuner.schema.adapter import AdaLora, Adapter, Lora
 from tuner.schema.trainer import PROJECTED, SCHEDULE_FREE, Optim
 from tuner.train.adalora import penalty, restore
 from tuner.train.average import Ema
+from tuner.train.oom import Room
 from tuner.train.optimizers import MuonAdamW, keeping_projections
 from tuner.train.saving import SavesBehind
 
@@ -48,8 +49,10 @@ class TokenTrainer(SavesBehind):
         tokenizer: PreTrainedTokenizerBase,
         padding_free: bool,
         callbacks: list[TrainerCallback],
+        tell: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.padding_free, self.adapter, self.optim = padding_free, adapter, optim
+        self.room = Room(tell)
         collate = _flat if padding_free else _padded(tokenizer)
         super().__init__(
             model=model,
@@ -70,7 +73,7 @@ class TokenTrainer(SavesBehind):
         """The mean cross-entropy of trained tokens; only those pass the head when padding-free."""
         loss = self._cross_entropy(model, inputs, num_items_in_batch)
         if isinstance(self.adapter, AdaLora) and model.training:
-            loss = loss + penalty(model, self.adapter) / self.args.gradient_accumulation_steps
+            loss = loss + penalty(model, self.adapter) / (self.args.gradient_accumulation_steps * self.room.parts)
         return (loss, {}) if return_outputs else loss
 
     def _cross_entropy(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None) -> Tensor:
@@ -112,9 +115,10 @@ class TokenTrainer(SavesBehind):
             restore(model or self.model, Path(resume_from_checkpoint))
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None) -> Tensor:
-        """One forward and backward pass."""
+        """One forward and backward pass; in smaller parts once memory has run out."""
         self.state.num_input_tokens_seen += int(inputs["input_ids"].numel() if self.padding_free else inputs["attention_mask"].sum())
-        return super().training_step(model, inputs, num_items_in_batch)
+        parent: Any = super()
+        return self.room.step(self, inputs, lambda part: parent.training_step(model, part, num_items_in_batch))
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches of prepared rows; or of a stream, from the sample at which training stands."""

@@ -1,0 +1,56 @@
+"""How much memory the device has, without torch: `capacity(recipe.hardware)` gives bytes and where the number is from."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuner.schema.hardware import Device, Hardware
+
+TIMEOUT_S = 3
+CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # version 2, version 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capacity:
+    """Bytes of one device (None: not known here), whether it is the CPU, and where the number comes from."""
+
+    bytes: int | None
+    cpu: bool
+    source: str
+
+
+def capacity(hardware: Hardware) -> Capacity:
+    """The memory of the device that a recipe names: as written, or as detected."""
+    gpu = None if hardware.device in (Device.cpu, Device.mps) else gpu_memory()
+    cpu = hardware.device is Device.cpu or (hardware.device is Device.auto and gpu is None)
+    if hardware.memory_gb is not None:
+        return Capacity(bytes=round(hardware.memory_gb * 1e9), cpu=cpu, source="hardware.memory_gb")
+    if cpu or hardware.device is Device.mps:  # Apple's GPU shares the memory
+        return Capacity(bytes=ram(), cpu=cpu, source="memory of this machine or container")
+    return Capacity(bytes=gpu, cpu=False, source="nvidia-smi" if gpu else "no GPU is found here: set hardware.memory_gb")
+
+
+def ram() -> int:
+    """Memory of the machine, or the container's own limit where that is lower."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for name in CGROUP_LIMITS:
+        text = Path(name).read_text(encoding="utf-8").strip() if Path(name).is_file() else "max"
+        total = total if text == "max" else min(total, int(text))
+    return total
+
+
+def gpu_memory() -> int | None:
+    """The smallest GPU's memory by the driver's own tool; None without one."""
+    if shutil.which("nvidia-smi") is None:
+        return None
+    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    sizes = [int(line) for line in answer.stdout.split() if line.isdigit()]
+    return min(sizes) * 2**20 if sizes else None

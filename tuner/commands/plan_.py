@@ -1,0 +1,76 @@
+"""`tune plan memory recipe=R [key=value …]`: peak memory by strategy, micro-batch and length, from the model's dimensions alone.
+
+tune plan memory recipe=my.yaml                          what fits this machine
+tune plan memory recipe=my.yaml hardware.memory_gb=24    what would fit another
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from tuner.capacity import capacity
+from tuner.commands.request import parse, planned
+from tuner.dimensions import trainable
+from tuner.errors import TuneError
+from tuner.estimate import longest, shape
+from tuner.memory import USABLE, Load, choose, need, shards, with_trainer
+from tuner.render import out, print_json, table
+from tuner.schema.adapter import Full, Lora, QLora
+from tuner.schema.recipe import Recipe
+from tuner.schema.trainer import Choice
+
+
+def main(args: list[str]) -> int:
+    """Print what is chosen and why, then the table."""
+    request = parse(args, flags=("--json", "--extensions", "--trust"), words=1)
+    if request.words != ["memory"]:
+        raise TuneError("`tune plan` plans memory", " ".join(request.words), "say `tune plan memory recipe=R`")
+    plan = planned(request)
+    recipe, dimensions = plan.load_recipe(), shape(plan)
+    if dimensions is None:
+        fix = "set model.shape, or model.id to a local folder with a config.json"
+        raise TuneError(f"the dimensions of {recipe.model.id} are not known without downloading it", "model.shape", fix)
+    place, length = capacity(recipe.hardware), longest(plan)
+    chosen = choose(recipe, dimensions, length=length, place=place)
+    rows = [*_rows(recipe, dimensions, length, cpu=place.cpu)]
+    for row in rows:
+        row["fits"] = None if place.bytes is None else row["total"] <= place.bytes * USABLE
+    if request.json:
+        device = {"bytes": place.bytes, "usable_bytes": place.bytes and round(place.bytes * USABLE), "source": place.source}
+        print_json({"device": device, "chosen": chosen and dataclasses.asdict(chosen) | {"total": chosen.need.total}, "table": rows})
+        return 0
+    out.print(chosen.said if chosen else "the recipe's own adapter has a size that only the model tells; others:")
+    out.print()
+    parts = ["process", "weights", "gradients", "optimizer", "activations", "logits", "total"]
+    columns = ["strategy", "padding", "recompute", "micro-batch", "tokens", *parts, "fits"]
+    lines = [
+        [row["strategy"], row["padding"], row["recompute"], str(row["micro_batch"]), str(row["tokens"])]
+        + [f"{row[part] / 1e9:.2f}" for part in parts]
+        + [{True: "yes", False: "no", None: "?"}[row["fits"]]]
+        for row in rows
+    ]
+    table(columns, lines, title="GB on one device, at the peak", right=range(3, 12), aligned=not request.json)
+    return 0
+
+
+def _rows(recipe: Recipe, dimensions: dict[str, Any], length: int, *, cpu: bool) -> Iterator[dict[str, Any]]:
+    """Each strategy, padded or not, recomputing or not, at 1 row, 4 rows and the whole batch, of the longest and of half that."""
+    own = recipe.adapter
+    lora = own if isinstance(own, Lora) and not isinstance(own, QLora) else Lora()
+    strategies = {"full": Full(), "lora": lora, "qlora": own if isinstance(own, QLora) else QLora(r=lora.r)}
+    sizes = sorted({n for n in (1, 4, recipe.trainer.batch_size) if recipe.trainer.batch_size % n == 0})
+    for name, adapter in strategies.items():
+        if trainable(adapter, dimensions) is None:
+            continue
+        for padding, choice in (("free", Choice.always), ("padded", Choice.never)):
+            for recompute in (False, True):
+                given = dataclasses.replace(recipe, adapter=adapter)
+                given = with_trainer(given, activation_checkpointing=recompute, padding_free=choice)
+                for micro in sizes:
+                    for tokens in sorted({max(1, length // 2), length}):
+                        found = need(given, dimensions, Load(rows=micro, length=tokens, cpu=cpu, shards=shards(recipe)))
+                        assert found is not None
+                        about = {"strategy": name, "padding": padding, "recompute": "on" if recompute else "off"}
+                        yield about | {"micro_batch": micro, "tokens": tokens} | dataclasses.asdict(found) | {"total": found.total}

@@ -1,0 +1,74 @@
+"""A model's dimensions and what follows from them, with no weights read: `parameters(shape)`, `trainable(adapter, shape)`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tuner.runs import read_json
+from tuner.schema.adapter import Adapter, Full, Lora
+
+NEEDED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
+
+
+def local_shape(model_id: str) -> dict[str, Any] | None:
+    """Dimensions from the config.json of a local folder; None where there is none, or it has others."""
+    path = Path(model_id).expanduser() / "config.json"
+    return shape_of(read_json(path)) if path.is_file() else None
+
+
+def shape_of(config: dict[str, Any]) -> dict[str, Any] | None:
+    """Dimensions of a Transformers configuration; None when it is not a Llama-like one."""
+    if any(k not in config for k in NEEDED):
+        return None
+    defaults = {"num_key_value_heads": config["num_attention_heads"], "tie_word_embeddings": False}
+    return {k: config.get(k, defaults.get(k)) for k in (*NEEDED, *defaults)} | {"head_dim": config.get("head_dim")}
+
+
+def widths(shape: dict[str, Any]) -> tuple[int, int]:
+    """(width of all queries, width of all keys) of a block."""
+    head = shape.get("head_dim") or shape["hidden_size"] // shape["num_attention_heads"]
+    return head * shape["num_attention_heads"], head * shape["num_key_value_heads"]
+
+
+def linears(shape: dict[str, Any]) -> dict[str, tuple[int, int]]:
+    """(inputs, outputs) of each linear map of a Llama-like block."""
+    hidden, inner = shape["hidden_size"], shape["intermediate_size"]
+    queries, keys = widths(shape)
+    return {
+        "q_proj": (hidden, queries),
+        "k_proj": (hidden, keys),
+        "v_proj": (hidden, keys),
+        "o_proj": (queries, hidden),
+        "gate_proj": (hidden, inner),
+        "up_proj": (hidden, inner),
+        "down_proj": (inner, hidden),
+    }
+
+
+def linear_parameters(shape: dict[str, Any]) -> int:
+    """Parameters of all linear maps of the blocks: what quantising covers."""
+    return int(sum(a * b for a, b in linears(shape).values()) * shape["num_hidden_layers"])
+
+
+def parameters(shape: dict[str, Any]) -> int:
+    """Parameters of the whole model."""
+    norms = (2 * shape["num_hidden_layers"] + 1) * shape["hidden_size"]
+    embeddings = shape["vocab_size"] * shape["hidden_size"] * (1 if shape["tie_word_embeddings"] else 2)
+    return int(linear_parameters(shape) + embeddings + norms)
+
+
+def trainable(adapter: Adapter, shape: dict[str, Any]) -> int | None:
+    """Trained parameters; None where the recipe alone does not tell."""
+    if isinstance(adapter, Full):
+        return parameters(shape)
+    if not isinstance(adapter, Lora) or adapter.modules_to_save:
+        return None
+    maps = linears(shape)
+    if adapter.target_modules != "all-linear":
+        if isinstance(adapter.target_modules, str):
+            return None
+        maps = {n: maps[n] for n in adapter.target_modules if n in maps}
+    magnitudes = sum(b for _, b in maps.values()) if adapter.use_dora else 0
+    block = sum(adapter.r * (a + b) for a, b in maps.values()) + magnitudes
+    return int(block * shape["num_hidden_layers"])

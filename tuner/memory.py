@@ -1,0 +1,208 @@
+"""Peak memory of a training, worked out from dimensions alone: `need(recipe, shape, Load(rows=4, length=512))`. No torch.
+
+Every factor below counts tensors that are kept for the backward pass, as Transformers' Llama blocks, PEFT and `model/packed.py`
+keep them under autocast; `scripts/bench memory` compares the sum with measured peaks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tuner.capacity import Capacity
+from tuner.dimensions import linear_parameters, parameters, trainable, widths
+from tuner.schema.adapter import Full, Lora, QLora, Quant
+from tuner.schema.model import Dtype
+from tuner.schema.recipe import Recipe
+from tuner.schema.trainer import Choice, Optim, Precision
+
+BYTES = {Dtype.bfloat16: 2.0, Dtype.float16: 2.0, Dtype.float32: 4.0}
+QUANTISED = {Quant.nf4: 0.5625, Quant.fp4: 0.5625, Quant.int8: 1.0}  # bytes a weight; constants are fp32, a block of 64
+DOUBLE_QUANTISED = 0.516  # their constants quantised too
+CHUNK = 2**24  # logits that the padding-free head holds at once (packed.MAX_LOGITS)
+USABLE = 0.9  # of the memory there is: the sum is right to within 15 %
+GPU_MICRO_BATCH = 8  # more rows at once make a GPU no faster
+PROCESS_BYTES = {True: 0.63e9, False: 0.0}  # CPU: the interpreter with its libraries; a GPU allocator counts tensors alone
+# Resident memory on a CPU exceeds the tensors: measured (docs/training.md), by a share for holes that malloc cannot give back, and by so
+# many blocks' activations for what one operation after another needs for itself. A GPU's allocator is asked for tensors alone.
+HOLES = {True: 1.22, False: 1.0}
+QUANTISED_HOLES = {True: 1.61, False: 1.0}  # weights are unpacked between what is kept
+WORKSPACE_BLOCKS = {True: 9.0, False: 1.0}
+# What a trained parameter costs beside itself, in fp32: the optimizer's moments.
+STATES = {
+    Optim.adamw_torch: 2.0,
+    Optim.adamw_torch_fused: 2.0,
+    Optim.adamw_bnb_8bit: 0.5,
+    Optim.paged_adamw_32bit: 2.0,
+    Optim.paged_adamw_8bit: 0.5,
+    Optim.adafactor: 0.01,
+    Optim.lion_32bit: 1.0,
+    Optim.lion_8bit: 0.25,
+    Optim.paged_lion_8bit: 0.25,
+    Optim.muon: 1.0,
+    Optim.sgd: 0.0,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """What passes the model at once: rows of so many tokens, the share of them that is trained; over how many devices states are cut."""
+
+    rows: int
+    length: float
+    labelled: float = 1.0
+    cpu: bool = True
+    shards: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """Bytes on one device by part. `total` is the peak: gradients and activations are not all there at the same time."""
+
+    process: int
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    logits: int
+
+    @property
+    def total(self) -> int:
+        """The peak: at the start of the backward pass, or when the optimizer steps."""
+        return self.process + self.weights + self.optimizer + max(self.activations + self.logits, self.gradients)
+
+
+def shards(recipe: Recipe) -> int:
+    """Devices over which weights and states are cut; 1: each device holds all."""
+    return 1
+
+
+def need(recipe: Recipe, shape: dict[str, Any], load: Load) -> Need | None:
+    """Bytes by part; None where the adapter's size is not known from the recipe."""
+    trained = trainable(recipe.adapter, shape)
+    if trained is None:
+        return None
+    full, width = isinstance(recipe.adapter, Full), BYTES[recipe.model.dtype]
+    weights = parameters(shape) * (4.0 if full else width) + (0 if full else 4.0 * trained)
+    if isinstance(recipe.adapter, QLora):
+        each = QUANTISED[recipe.adapter.quant]
+        each = DOUBLE_QUANTISED if recipe.adapter.double_quant and each < 1 else each
+        weights -= linear_parameters(shape) * (width - each)
+    return Need(
+        process=round(PROCESS_BYTES[load.cpu]),
+        weights=round(weights / load.shards),
+        gradients=round(4.0 * trained / load.shards),
+        optimizer=round(4.0 * trained * STATES[recipe.trainer.optim] / load.shards),
+        activations=round(_activations(recipe, shape, load)),
+        logits=round(_logits(recipe, shape, load)),
+    )
+
+
+def _activations(recipe: Recipe, shape: dict[str, Any], load: Load) -> float:
+    """What the blocks keep for the backward pass; with recomputation one block's, and each block's input."""
+    hidden, inner, blocks = shape["hidden_size"], shape["intermediate_size"], shape["num_hidden_layers"]
+    queries, keys = widths(shape)
+    full = isinstance(recipe.adapter, Full)
+    half = 4.0 if recipe.trainer.precision is Precision.fp32 else 2.0
+    # Two norms: the fp32 input, the output that the linear maps keep; a trained norm keeps its normalised fp32 input as well.
+    norms = 2 * hidden * (4 + half + (4 if full else 0))
+    # Queries, attention's output and its copy for the next map; keys and values, repeated for each query head when padded.
+    attention = half * (3 * queries + 2 * (queries if recipe.trainer.padding_free is Choice.never else keys))
+    mlp = half * 4 * inner  # gate, silu(gate), up, their product
+    block = norms + attention + mlp
+    # Outputs of each adapter's first matrix, seven a block.
+    block += half * 7 * recipe.adapter.r if isinstance(recipe.adapter, Lora) else 0.0
+    tokens = load.rows * load.length
+    kept = hidden * (4.0 if full else half) * blocks + block if recipe.trainer.activation_checkpointing else block * blocks
+    holes = (QUANTISED_HOLES if isinstance(recipe.adapter, QLora) else HOLES)[load.cpu]
+    kept = tokens * (kept * holes + block * WORKSPACE_BLOCKS[load.cpu])
+    # Autocast casts fp32 weights and keeps the casts until the backward pass.
+    return float(kept + (half * parameters(shape) if full and half < 4 else 0.0))
+
+
+def _logits(recipe: Recipe, shape: dict[str, Any], load: Load) -> float:
+    """Padded: all positions, in bf16, and three times in fp32 on the way back. Padding-free: a chunk of the trained ones, and no more."""
+    vocabulary, hidden, tokens = shape["vocab_size"], shape["hidden_size"], load.rows * load.length
+    if recipe.trainer.padding_free is Choice.never:
+        return float(tokens * vocabulary * 14.0)
+    labelled = tokens * load.labelled
+    head = vocabulary * hidden * 6.0 if isinstance(recipe.adapter, Full) else 0.0  # its own gradient, in fp32 and as it is kept
+    return float(min(labelled * vocabulary, CHUNK) * 10.0 + labelled * hidden * 4.0 + head)
+
+
+def edits(recipe: Recipe, shape: dict[str, Any], load: Load) -> list[tuple[str, int]]:
+    """Changes that save memory, with the bytes that each saves, the greatest first."""
+    now = need(recipe, shape, load)
+    found = []
+    for text, changed, then in _changes(recipe, load) if now else ():
+        after = need(changed, shape, then)
+        if now and after and now.total - after.total > 0:
+            found.append((text, now.total - after.total))
+    return sorted(found, key=lambda edit: -edit[1])
+
+
+def _changes(recipe: Recipe, load: Load) -> Iterator[tuple[str, Recipe, Load]]:
+    trainer, adapter = recipe.trainer, recipe.adapter
+    if not trainer.activation_checkpointing:
+        yield "trainer.activation_checkpointing=true", with_trainer(recipe, activation_checkpointing=True), load
+    if not isinstance(adapter, QLora):
+        yield "adapter=qlora", dataclasses.replace(recipe, adapter=QLora()), load
+    length = max(8, int(load.length) // 2)
+    yield f"task.max_length={length}", recipe, dataclasses.replace(load, length=length)
+    if trainer.optim is Optim.adamw_torch:
+        yield "trainer.optim=adamw_bnb_8bit", with_trainer(recipe, optim=Optim.adamw_bnb_8bit), load
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """How the global batch is placed: rows at once, how many times, with recomputation or not; what that needs, and why, in a line."""
+
+    micro_batch: int
+    accumulation: int
+    activation_checkpointing: bool
+    need: Need
+    fits: bool | None
+    said: str
+
+
+def choose(recipe: Recipe, shape: dict[str, Any], *, length: float, place: Capacity) -> Chosen | None:
+    """Micro-batch, recomputation and accumulation: as written, else the most rows that fit; None where the sizes are not known.
+
+    Only where not even one row fits is recomputation chosen that the recipe does not ask for: it changes no result.
+    """
+    batch = recipe.trainer.batch_size
+    written = recipe.hardware.micro_batch_size
+    most = batch if place.cpu else min(batch, GPU_MICRO_BATCH)
+    sizes = [written] if written else [n for n in range(most, 0, -1) if batch % n == 0]
+    asked = recipe.trainer.activation_checkpointing
+    room = place.bytes * USABLE if place.bytes else None
+    cuts = shards(recipe)
+    tries = [(rows, asked) for rows in sizes] + ([] if written or asked else [(rows, True) for rows in sizes])
+    found = []
+    for rows, recompute in tries:
+        load = Load(rows=rows, length=length, cpu=place.cpu, shards=cuts)
+        needed = need(with_trainer(recipe, activation_checkpointing=recompute), shape, load)
+        if needed is None:
+            return None
+        found.append((rows, recompute, needed))
+        if room is None or needed.total <= room:
+            break
+    else:  # nothing fits: the least
+        found.append(min(found, key=lambda one: one[2].total))
+    rows, recompute, needed = found[-1]
+    fits = None if room is None else needed.total <= room
+    why = (
+        "as hardware.micro_batch_size says" if written else "the most that fits" if fits else "the least there is" if fits is False else ""
+    )
+    size = f"{needed.total / 1e9:.1f} GB" + (f" of {place.bytes / 1e9:.1f} GB ({place.source})" if place.bytes else f"; {place.source}")
+    said = f"micro-batch {rows} × {batch // rows}, recomputation {'on' if recompute else 'off'}: {size}" + (f", {why}" if why else "")
+    said += "; it does not fit" if fits is False else ""
+    passes = batch // rows
+    return Chosen(micro_batch=rows, accumulation=passes, activation_checkpointing=recompute, need=needed, fits=fits, said=said)
+
+
+def with_trainer(recipe: Recipe, **changed: Any) -> Recipe:
+    """The recipe with other values in its trainer section."""
+    return dataclasses.replace(recipe, trainer=dataclasses.replace(recipe.trainer, **changed))

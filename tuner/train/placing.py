@@ -1,0 +1,47 @@
+"""Where `hardware.micro_batch_size` is left to us: `placed(run, model, rows)` gives the recipe with what fits, and says so in one line."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from tuner.capacity import Capacity, capacity
+from tuner.context import Run
+from tuner.data.store import TokenRows
+from tuner.dimensions import shape_of
+from tuner.memory import choose, with_trainer
+from tuner.schema.recipe import Recipe
+
+
+def dimensions(model: nn.Module) -> dict[str, Any] | None:
+    """A loaded model's dimensions; None where it is not Llama-like."""
+    found: Any = model.config
+    return shape_of(found.get_text_config().to_dict())
+
+
+def longest(rows: TokenRows, limit: int) -> int:
+    """Tokens of the longest row; `limit` for packs, which are full, and where none is there yet."""
+    if rows.packs is not None or not len(rows.ends):
+        return limit
+    return int(np.diff(rows.ends, prepend=0).max())
+
+
+def placed(run: Run, model: nn.Module, length: int) -> Recipe:
+    """The recipe with micro-batch and recomputation chosen; as it is where they are written, or sizes are not known."""
+    recipe, shape = run.recipe, dimensions(model)
+    if recipe.hardware.micro_batch_size or shape is None:
+        return recipe
+    place = capacity(recipe.hardware)
+    if run.device.type == "cuda" and recipe.hardware.memory_gb is None:
+        total = torch.cuda.get_device_properties(run.device).total_memory
+        place = Capacity(bytes=total, cpu=False, source="this GPU")
+    chosen = choose(recipe, shape, length=length, place=place)
+    if chosen is None:
+        return recipe
+    run.tell(f"memory plan: {chosen.said}")
+    placed = with_trainer(recipe, activation_checkpointing=chosen.activation_checkpointing)
+    return dataclasses.replace(placed, hardware=dataclasses.replace(recipe.hardware, micro_batch_size=chosen.micro_batch))
