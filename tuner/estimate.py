@@ -120,4 +120,5 @@ def longest(plan: Plan) -> int:
     """Tokens of the longest row, at most: the prepared rows', else as long as a row may be."""
     prepare = plan.stage("prepare")
     train = read_json(Path(prepare.folder) / "data.json")["train"] if prepare.done else {}
-    return int(train.get("longest") or plan.recipe["task"]["max_length"])
+    packed = plan.recipe["task"].get("packing", False)
+    return int((0 if packed else train.get("length", {}).get("max")) or plan.recipe["task"]["max_length"])

@@ -43,6 +43,11 @@ STATES = {
     Optim.paged_lion_8bit: 0.25,
     Optim.muon: 1.0,
     Optim.sgd: 0.0,
+    Optim.schedule_free_adamw: 2.0,
+    Optim.schedule_free_sgd: 1.0,
+    Optim.galore_adamw: 0.5,  # by the rank; less for large matrices
+    Optim.galore_adafactor: 0.5,
+    Optim.apollo_adamw: 0.5,
 }
 
 
@@ -67,11 +72,13 @@ class Need:
     optimizer: int
     activations: int
     logits: int
+    copies: int = 0
+    """What is written beside the training (`hardware.async_save`), in the memory of a CPU."""
 
     @property
     def total(self) -> int:
         """The peak: at the start of the backward pass, or when the optimizer steps."""
-        return self.process + self.weights + self.optimizer + max(self.activations + self.logits, self.gradients)
+        return self.process + self.weights + self.optimizer + self.copies + max(self.activations + self.logits, self.gradients)
 
 
 def shards(recipe: Recipe) -> int:
@@ -90,11 +97,14 @@ def need(recipe: Recipe, shape: dict[str, Any], load: Load) -> Need | None:
         each = QUANTISED[recipe.adapter.quant]
         each = DOUBLE_QUANTISED if recipe.adapter.double_quant and each < 1 else each
         weights -= linear_parameters(shape) * (width - each)
+    states = STATES[recipe.trainer.optim] + (recipe.trainer.ema_decay is not None)
+    behind = load.cpu and recipe.hardware.async_save and bool(recipe.trainer.save_steps or recipe.trainer.load_best_model_at_end)
     return Need(
         process=round(PROCESS_BYTES[load.cpu]),
         weights=round(weights / load.shards),
         gradients=round(4.0 * trained / load.shards),
-        optimizer=round(4.0 * trained * STATES[recipe.trainer.optim] / load.shards),
+        optimizer=round(4.0 * trained * states / load.shards),
+        copies=round(4.0 * trained * (1 + states)) if behind else 0,
         activations=round(_activations(recipe, shape, load)),
         logits=round(_logits(recipe, shape, load)),
     )
@@ -149,6 +159,12 @@ def _changes(recipe: Recipe, load: Load) -> Iterator[tuple[str, Recipe, Load]]:
         yield "trainer.activation_checkpointing=true", with_trainer(recipe, activation_checkpointing=True), load
     if not isinstance(adapter, QLora):
         yield "adapter=qlora", dataclasses.replace(recipe, adapter=QLora()), load
+    if recipe.hardware.async_save and isinstance(adapter, Full):
+        yield (
+            "hardware.async_save=false",
+            dataclasses.replace(recipe, hardware=dataclasses.replace(recipe.hardware, async_save=False)),
+            load,
+        )
     length = max(8, int(load.length) // 2)
     yield f"task.max_length={length}", recipe, dataclasses.replace(load, length=length)
     if trainer.optim is Optim.adamw_torch:

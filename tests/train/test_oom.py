@@ -32,12 +32,12 @@ def small_memory(monkeypatch: pytest.MonkeyPatch, *, rows: int, after: int = 0, 
     """A model whose memory holds so many rows, from the call `after` on; `backward`: it runs out once gradients have begun to be made."""
     real, seen = packed.forward_loss, list[int]()
 
-    def forward(model: Any, batch: Any, num_items: Any) -> Any:
+    def forward(model: Any, batch: Any, num_items: Any, **options: Any) -> Any:
         seen.append(rows_of(batch))
         full = rows_of(batch) > rows and len(seen) > after
         if full and not backward:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        loss = real(model, batch, num_items)
+        loss = real(model, batch, num_items, **options)
         if full:
             loss.backward(retain_graph=True)
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")

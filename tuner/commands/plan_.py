@@ -43,15 +43,19 @@ def main(args: list[str]) -> int:
         return 0
     out.print(chosen.said if chosen else "the recipe's own adapter has a size that only the model tells; others:")
     out.print()
-    parts = ["process", "weights", "gradients", "optimizer", "activations", "logits", "total"]
-    columns = ["strategy", "padding", "recompute", "micro-batch", "tokens", *parts, "fits"]
+    own = "padded" if recipe.trainer.padding_free is Choice.never else "free"
+    parts = {"weights": "weights", "grads": "gradients", "optim.": "optimizer", "activ.": "activations", "logits": "logits"}
     lines = [
-        [row["strategy"], row["padding"], row["recompute"], str(row["micro_batch"]), str(row["tokens"])]
-        + [f"{row[part] / 1e9:.2f}" for part in parts]
+        [row["strategy"], row["recompute"], str(row["micro_batch"]), str(row["tokens"])]
+        + [f"{row[part] / 1e9:.2f}" for part in parts.values()]
+        + [f"{(row['process'] + row['copies']) / 1e9:.2f}", f"{row['total'] / 1e9:.2f}"]
         + [{True: "yes", False: "no", None: "?"}[row["fits"]]]
         for row in rows
+        if row["padding"] == own
     ]
-    table(columns, lines, title="GB on one device, at the peak", right=range(3, 12), aligned=not request.json)
+    columns = ["adapter", "recompute", "rows", "tokens", *parts, "other", "total", "fits"]
+    title = "GB on one device; the peak is before the backward pass, or as the optimizer steps"
+    table(columns, lines, title=title, right=range(2, 11), aligned=True)
     return 0
 
 

@@ -10,30 +10,18 @@ from torch import nn
 
 from tuner.context import Run
 from tuner.errors import ENVIRONMENT, TuneError
+from tuner.memory import STATES
 from tuner.schema.adapter import Full
 from tuner.schema.recipe import Recipe
-from tuner.schema.trainer import Optim
+
 
 # Bytes that an optimizer keeps of each trained parameter of 4 bytes; those not named here keep two numbers, as AdamW does.
-STATE_BYTES = {
-    Optim.adamw_bnb_8bit: 2,
-    Optim.paged_adamw_8bit: 2,
-    Optim.lion_32bit: 4,
-    Optim.lion_8bit: 1,
-    Optim.paged_lion_8bit: 1,
-    Optim.muon: 4,
-    Optim.adafactor: 0,
-    Optim.sgd: 0,
-}
-ADAMW_BYTES = 8
-
-
 def checkpoint_bytes(model: nn.Module, recipe: Recipe) -> tuple[int, int]:
     """(weights, optimizer) of one checkpoint, without its small files. With `adapter=full` what is frozen is saved too."""
     trained = [p for p in model.parameters() if p.requires_grad]
     saved = [*model.parameters()] if isinstance(recipe.adapter, Full) else trained
-    state = STATE_BYTES.get(recipe.trainer.optim, ADAMW_BYTES)
-    return sum(p.numel() * p.element_size() for p in saved), sum(p.numel() * p.element_size() * state // 4 for p in trained)
+    states = STATES[recipe.trainer.optim] + (recipe.trainer.ema_decay is not None)
+    return sum(p.numel() * p.element_size() for p in saved), round(sum(p.numel() * p.element_size() for p in trained) * states)
 
 
 def copies(recipe: Recipe, steps: int) -> int:

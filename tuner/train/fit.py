@@ -64,7 +64,7 @@ def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
     run.tell(f"training {number(counts['trainable'])} of {number(counts['parameters'])} parameters ({share:.2%}) on {run.device.type}")
     folder = run.folder / "checkpoints"
     rows = TokenRows(prepared)
-    length = longest(rows, run.recipe.task.max_length)
+    length = run.recipe.task.max_length if run.recipe.data.streaming else longest(rows, run.recipe.task.max_length)
     args = arguments(placed(run, model, length), folder, run.device, rows=len(rows))
     checkpoint = newest(folder, tell=run.tell)
     if checkpoint:
@@ -99,15 +99,13 @@ def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
         run.tell(f"stopped at step {trainer.state.global_step}; the same command goes on from here")
         raise Interrupted(interrupt.signal_number)
     best, chosen = _best(run, trainer, model)
-    at = chosen or at
-    settle(trainer, model, run.recipe.trainer.optim, at)
+    settle(trainer, model, run.recipe.trainer.optim, chosen or at)
     files = _save(run, task, model)
     for parameter, dtype in narrow:  # as it is once loaded
         parameter.data = parameter.data.to(dtype)
-    before = log.before if checkpoint else 0.0
     return {
         "files": files,
-        "seconds_before": before,
+        "seconds_before": log.before if checkpoint else 0.0,
         "steps": trainer.state.global_step,
         "best_step": best,
         "probe_loss": task.probe(run, model),
