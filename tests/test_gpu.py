@@ -76,6 +76,8 @@ KINDS: dict[str, tuple[str, ...]] = {
     "packing": ("task.packing=true", "trainer.precision=bf16", "trainer.batch_size=4"),
     "padding": ("trainer.padding_free=never", "trainer.precision=bf16"),
     "checkpointing": ("trainer.activation_checkpointing=true", "trainer.precision=bf16"),
+    "offloading": ("trainer.activation_checkpointing=true", "trainer.activation_offloading=true", "trainer.precision=bf16"),
+    "tf32": ("trainer.precision=tf32",),
     "4 bits": ("adapter=qlora", "model.dtype=bfloat16", "trainer.precision=bf16"),
     "8 bits": ("adapter=qlora8", "model.dtype=bfloat16", "trainer.precision=bf16"),
     "LoftQ": ("adapter=loftq", "model.dtype=bfloat16", "trainer.precision=bf16"),
