@@ -45,6 +45,7 @@ def predicted(shape: dict[str, Any], adapter: str, rows: int, length: int, recom
     try:
         from tuner.memory import Load, need
         from tuner.schema.adapter import Full, Lora
+        from tuner.schema.hardware import Hardware
         from tuner.schema.model import Dtype
         from tuner.schema.trainer import Trainer
     except ImportError as error:
@@ -54,6 +55,7 @@ def predicted(shape: dict[str, Any], adapter: str, rows: int, length: int, recom
         adapter=Full() if adapter == "full" else Lora(r=16),
         model=SimpleNamespace(dtype=Dtype.bfloat16),
         trainer=Trainer(activation_checkpointing=recompute),
+        hardware=Hardware(async_save=False),
     )
     found = need(recipe, shape, Load(rows=rows, length=length, cpu=False))
     return found.total if found else None

@@ -21,7 +21,7 @@ from tuner.schema.trainer import Choice, Optim, Precision
 BYTES = {Dtype.bfloat16: 2.0, Dtype.float16: 2.0, Dtype.float32: 4.0}
 QUANTISED = {Quant.nf4: 0.5625, Quant.fp4: 0.5625, Quant.int8: 1.0}  # bytes a weight; constants are fp32, a block of 64
 DOUBLE_QUANTISED = 0.516  # their constants quantised too
-CHUNK = 2**24  # logits that the padding-free head holds at once (packed.MAX_LOGITS)
+CHUNK = {True: 2**24, False: 2**27}  # logits that the padding-free head holds at once, on a CPU and not (kernels.MAX_LOGITS)
 USABLE = 0.9  # of the memory there is: the sum is right to within 15 %
 GPU_MICRO_BATCH = 8  # more rows at once make a GPU no faster
 PROCESS_BYTES = {True: 0.63e9, False: 0.0}  # CPU: the interpreter with its libraries; a GPU allocator counts tensors alone
@@ -29,7 +29,7 @@ PROCESS_BYTES = {True: 0.63e9, False: 0.0}  # CPU: the interpreter with its libr
 # many blocks' activations for what one operation after another needs for itself. A GPU's allocator is asked for tensors alone.
 HOLES = {True: 1.22, False: 1.0}
 QUANTISED_HOLES = {True: 1.61, False: 1.0}  # weights are unpacked between what is kept
-WORKSPACE_BLOCKS = {True: 9.0, False: 1.0}
+WORKSPACE_BLOCKS = 9.0
 # What a trained parameter costs beside itself, in fp32: the optimizer's moments.
 STATES = {
     Optim.adamw_torch: 2.0,
@@ -127,7 +127,9 @@ def _activations(recipe: Recipe, shape: dict[str, Any], load: Load) -> float:
     tokens = load.rows * load.length
     kept = hidden * (4.0 if full else half) * blocks + block if recipe.trainer.activation_checkpointing else block * blocks
     holes = (QUANTISED_HOLES if isinstance(recipe.adapter, QLora) else HOLES)[load.cpu]
-    kept = tokens * (kept * holes + block * WORKSPACE_BLOCKS[load.cpu])
+    # On a GPU the backward pass through a block needs what the head has let go of by then.
+    workspace = tokens * block * WORKSPACE_BLOCKS if load.cpu else max(0.0, tokens * block - _logits(recipe, shape, load))
+    kept = tokens * kept * holes + workspace
     # Autocast casts fp32 weights and keeps the casts until the backward pass.
     return float(kept + (half * parameters(shape) if full and half < 4 else 0.0))
 
@@ -139,7 +141,7 @@ def _logits(recipe: Recipe, shape: dict[str, Any], load: Load) -> float:
         return float(tokens * vocabulary * 14.0)
     labelled = tokens * load.labelled
     head = vocabulary * hidden * 6.0 if isinstance(recipe.adapter, Full) else 0.0  # its own gradient, in fp32 and as it is kept
-    return float(min(labelled * vocabulary, CHUNK) * 10.0 + labelled * hidden * 4.0 + head)
+    return float(min(labelled * vocabulary, CHUNK[load.cpu]) * 10.0 + labelled * hidden * 4.0 + head)
 
 
 def edits(recipe: Recipe, shape: dict[str, Any], load: Load) -> list[tuple[str, int]]:
