@@ -157,6 +157,7 @@ def measure(name: str, rows: list[Talk], model: str, *, repeats: int, only: str)
             rates.append(gemm_flops())
             with tempfile.TemporaryDirectory(prefix="tune-bench-") as folder:
                 taken[side].append(job(rows, model, Path(folder)))
+            print(f"{name}, {side}: {taken[side][-1].seconds:.1f} s", flush=True)
     tokens = taken["tune"][0].tokens
     found: dict[str, Any] = {"rows": len(rows), "tokens": tokens, "gemm_gflops": round(max(rates) / 1e9)}
     ours = min(t.seconds for t in taken["tune"])

@@ -114,6 +114,7 @@ HELD_OUT = {f"data.{key}" for key in HELD_OUT_KEYS.split()}
 MIXED = {"data.mix", "data.mix_rows", "data.mix_temperature"}  # tests/data/test_mix.py
 STREAMED = {"data.shuffle_rows", "hardware.num_workers"}  # keys of a stream
 DATABASE = {"data.url", "data.url_env"}  # instead of a path
+LOOKS = {"debug.steps", "debug.rows", "debug.share", "debug.lr_min", "debug.lr_max"}  # tests/train/test_debugging.py
 RESULTS = {"model.run", "adapter.continue_from"}  # finished runs: tests/model/test_chains.py
 SWITCHES = {"eval.enabled", "hub.enabled"}  # these take stages away
 
@@ -136,7 +137,7 @@ def another(key: str, cls: type, spec: dataclasses.Field[Any]) -> Any:
     return "other"
 
 
-@pytest.mark.parametrize("key", sorted(all_keys().keys() - HELD_OUT - DATABASE - MIXED - SWITCHES - RESULTS))
+@pytest.mark.parametrize("key", sorted(all_keys().keys() - HELD_OUT - DATABASE - MIXED - SWITCHES - RESULTS - LOOKS))
 def test_every_key_affects_the_stages_it_says(key: str) -> None:
     cls, spec = all_keys()[key]
     section = key.partition(".")[0]

@@ -34,6 +34,15 @@ def capacity(hardware: Hardware) -> Capacity:
     return Capacity(bytes=gpu, cpu=False, source="nvidia-smi" if gpu else "no GPU is found here: set hardware.memory_gb")
 
 
+def bf16_units() -> list[str] | None:
+    """What of this CPU multiplies bf16 itself; None where it does not say."""
+    info = Path("/proc/cpuinfo")
+    if not info.is_file():
+        return None
+    flags = set(info.read_text(encoding="utf-8").split())
+    return [name for flag, name in (("avx512_bf16", "AVX-512 BF16"), ("amx_bf16", "AMX"), ("bf16", "BF16")) if flag in flags]
+
+
 def ram() -> int:
     """Memory of the machine, or the container's own limit where that is lower."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

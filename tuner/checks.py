@@ -13,6 +13,7 @@ from tuner.data_rules import RULES as DATA_RULES
 from tuner.errors import nearest
 from tuner.schema.adapter import MOVES_THE_BASE, AdaLora, Beside, Bias, Full, Init, Lora, LowRank, QLora, Quant
 from tuner.schema.beyond_lora import Prefix, PTuning
+from tuner.schema.debug import LrFinder, Overfit
 from tuner.schema.hardware import Device
 from tuner.schema.model import Source
 from tuner.schema.recipe import Recipe
@@ -127,6 +128,15 @@ def optimizers(recipe: Recipe) -> Iterator[Finding]:
         yield "trainer.optim", what, "use it with `adapter=full`"
 
 
+def looking(recipe: Recipe) -> Iterator[Finding]:
+    """One batch again and again is no stream; a search needs a range."""
+    debug = recipe.debug
+    if isinstance(debug, Overfit) and recipe.data.streaming:
+        yield "debug", "`debug=overfit` takes the first batch again and again, and a stream never comes back", "set `data.streaming=false`"
+    if isinstance(debug, LrFinder) and debug.lr_min >= debug.lr_max:
+        yield "debug.lr_max", f"`debug.lr_max` ({debug.lr_max:g}) is not above `debug.lr_min` ({debug.lr_min:g})", "raise it"
+
+
 def recomputing(recipe: Recipe) -> Iterator[Finding]:
     """How activations are kept belongs to checkpointing them."""
     trainer = recipe.trainer
@@ -191,6 +201,7 @@ RULES = (
     rates,
     optimizers,
     recomputing,
+    looking,
     ranks,
     batch,
     packing,

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from tuner.capacity import bf16_units
 from tuner.commands.inventory import human_size
 from tuner.commands.packages import Finding
 from tuner.files import cache_dir
@@ -31,12 +32,10 @@ def processor() -> Iterator[Finding]:
     """Cores, memory, and whether the CPU multiplies bf16 itself."""
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     yield Finding(check="processor", status="ok", what=f"{platform.machine()}, {cores} cores for this process, {_memory()}")
-    info = Path("/proc/cpuinfo")
-    flags = set(info.read_text(encoding="utf-8").split()) if info.is_file() else set()
-    able = [name for flag, name in (("avx512_bf16", "AVX-512 BF16"), ("amx_bf16", "AMX"), ("bf16", "BF16")) if flag in flags]
+    able = bf16_units()
     if able:
         yield Finding(check="bf16", status="ok", what=f"the CPU multiplies bf16 itself ({', '.join(able)})")
-    elif flags:
+    elif able is not None:
         fix = "without a GPU, compare with `trainer.precision=fp32 model.dtype=float32`"
         yield Finding(check="bf16", status="warn", what="the CPU has no bf16 instructions: bf16 works, slowly", fix=fix)
 

@@ -25,9 +25,14 @@ def pick_device(hardware: Hardware) -> torch.device:
     """The device that `hardware.device` stands for here. Raises TuneError (code 4) when it is not there."""
     if hardware.num_threads:
         torch.set_num_threads(hardware.num_threads)
-    there = {Device.cuda: torch.cuda.is_available(), Device.mps: torch.backends.mps.is_available(), Device.cpu: True}
+    there = {
+        Device.cuda: torch.cuda.is_available(),
+        Device.xpu: torch.xpu.is_available(),
+        Device.mps: torch.backends.mps.is_available(),
+        Device.cpu: True,
+    }
     if hardware.device is Device.auto:
-        return torch.device(next(device.value for device in (Device.cuda, Device.mps, Device.cpu) if there[device]))
+        return torch.device(next(device.value for device in there if there[device]))
     if not there[hardware.device]:
         fix = "use hardware=auto, or see `tune doctor`"
         raise TuneError(f"there is no {hardware.device} device here", "hardware.device", fix, code=ENVIRONMENT)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from enum import Enum
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
@@ -18,7 +19,7 @@ from tuner.errors import Problem, TuneError
 from tuner.registry import kinds, load_extensions
 from tuner.schema.base import flat
 from tuner.schema.layers import read_layers
-from tuner.schema.reading import Reading
+from tuner.schema.reading import Layer, Reading, contains
 from tuner.schema.recipe import DEFAULTS, GROUPS, Recipe
 from tuner.schema.source import RecipeSource
 from tuner.schema.values import check_range, resolver_problem, strings_in, type_name
@@ -66,6 +67,7 @@ def compose(name: str, overrides: list[str], *, rules: tuple[Rule, ...] = ()) ->
     assert isinstance(recipe, Recipe)
     problems += _referred(recipe, reading)
     recipe.name = recipe.name or _folder_name(reading.recipes["main"].path.stem)
+    _look(recipe, reading)
     for rule in rules:
         found = [finding for finding in rule(recipe) if finding[0].partition(".")[0] not in reading.lacking]
         problems += [Problem(what=what, where=reading.where(key), fix=fix) for key, what, fix in found]
@@ -74,6 +76,22 @@ def compose(name: str, overrides: list[str], *, rules: tuple[Rule, ...] = ()) ->
     if recipe.data.eval_path and reading.rank("data.path") > reading.rank("data.eval_path"):
         reading.notes.append(f"held-out rows stay those of {reading.where('data.eval_path')}: {recipe.data.eval_path} (`data.eval_path=…`)")
     return Composed(recipe=recipe, reading=reading)
+
+
+def _look(recipe: Recipe, reading: Reading) -> None:
+    """What `debug=…` sets of other keys, but for those that were typed; in a run of its own name."""
+    changes = {key: value for key, value in recipe.debug.changes().items() if not contains(reading.layers[-1].data, key)}
+    layer = Layer(origin=f"debug={recipe.debug.kind}", document=None, data={})
+    for key, value in changes.items():
+        group, _, name = key.partition(".")
+        section = getattr(recipe, group)
+        if hasattr(section, name):
+            before = getattr(section, name)
+            setattr(section, name, type(before)[value] if isinstance(before, Enum) else value)
+            layer.data.setdefault(group, {})[name] = value
+    if changes:
+        reading.layers.insert(-1, layer)
+        recipe.name = f"{recipe.name}-{recipe.debug.kind}"
 
 
 def _folder_name(stem: str) -> str:

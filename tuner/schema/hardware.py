@@ -15,6 +15,7 @@ class Device(StrEnum):
     cpu = "cpu"
     cuda = "cuda"
     mps = "mps"
+    xpu = "xpu"
 
 
 @dataclass(kw_only=True)
@@ -22,7 +23,7 @@ class Hardware(Section):
     """Device and memory choices; nothing here enters a key."""
 
     device: Device = opt(Device.auto)
-    """`auto` takes a GPU where there is one."""
+    """`auto` takes a GPU where there is one, and says which."""
     micro_batch_size: int | None = opt(None, ge=1)
     """Rows in one forward pass; the rest of `trainer.batch_size` is accumulated. Default: as many as fit, at most 8 on a GPU."""
     memory_gb: float | None = opt(None, gt=0)

@@ -12,6 +12,7 @@ from tuner.registry import kinds
 from tuner.schema.adapter import Adapter
 from tuner.schema.base import Section, opt
 from tuner.schema.data import Data
+from tuner.schema.debug import Debug
 from tuner.schema.eval import Eval
 from tuner.schema.hardware import Hardware
 from tuner.schema.hub import Hub
@@ -35,6 +36,7 @@ DEFAULTS = {
     "tracking": "none",
     "eval": "default",
     "hub": "adapter",
+    "debug": "none",
 }
 GROUPS = tuple(DEFAULTS)
 
@@ -69,6 +71,8 @@ class Recipe(Section):
     """What is measured."""
     hub: Hub = opt()
     """Where the result is published."""
+    debug: Debug = opt()
+    """A quick look instead of the whole run."""
 
 
 def hints_of(cls: type) -> dict[str, Any]:

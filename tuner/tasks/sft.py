@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import nn
+from torch.utils.data import Subset
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 
 from tuner.context import Run
@@ -18,7 +19,6 @@ from tuner.data.conversations import prepare as prepare_conversations
 from tuner.data.load import Rows
 from tuner.data.splits import held_out
 from tuner.data.store import TokenRows, write_rows
-from tuner.data.stream import Stream
 from tuner.data.streamed import stream
 from tuner.errors import BAD_RECIPE, GATE, TuneError
 from tuner.eval.generate import answers, settings
@@ -29,6 +29,7 @@ from tuner.model import packed, starts
 from tuner.model.adapt import attach, measuring, quantization, wrap
 from tuner.model.load import DTYPES, load_base, load_empty, load_folder, load_tokenizer
 from tuner.schema.adapter import Full, Lora
+from tuner.schema.debug import Overfit
 from tuner.schema.task import Sft
 from tuner.schema.trainer import Choice
 from tuner.train.optimizers import ready
@@ -115,9 +116,11 @@ def trainer(run: Run, model: nn.Module, args: TrainingArguments, prepared: Path,
     if run.recipe.trainer.eval_steps:
         validation = run.folder / "validation"
         write_rows(validation, [row for row, _ in _held_out(run, held_out(run), limit=None)])
-    rows: TokenRows | Stream = TokenRows(prepared)
+    rows: Any = TokenRows(prepared)
     if run.recipe.data.streaming:
         rows = stream(run, tokenizer_of(run), _task(run), micro=args.per_device_train_batch_size)
+    if isinstance(run.recipe.debug, Overfit):
+        rows = Subset(rows, range(min(run.recipe.trainer.batch_size, len(rows))))
     return TokenTrainer(
         model=model,
         args=args,

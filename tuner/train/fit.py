@@ -12,13 +12,17 @@ from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments, set_seed
 
 from tuner import progress
+from tuner.capacity import bf16_units
 from tuner.context import Run
 from tuner.data.store import TokenRows
 from tuner.errors import ENVIRONMENT, Stopped, TuneError
 from tuner.model.adapt import describe, fast_lora
+from tuner.registry import load
 from tuner.render import number
 from tuner.schema.adapter import AdaLora
 from tuner.schema.beyond_lora import Virtual
+from tuner.schema.debug import LrFinder
+from tuner.schema.trainer import Precision
 from tuner.state import note
 from tuner.train.adalora import Allocation
 from tuner.train.args import arguments
@@ -61,7 +65,7 @@ def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
     model = task.load(run, trainable=True)
     counts = describe(model)
     share = counts["trainable"] / counts["parameters"]
-    run.tell(f"training {number(counts['trainable'])} of {number(counts['parameters'])} parameters ({share:.2%}) on {run.device.type}")
+    run.tell(f"training {number(counts['trainable'])} of {number(counts['parameters'])} parameters ({share:.2%}) on {_place(run)}")
     folder = run.folder / "checkpoints"
     rows = TokenRows(prepared)
     length = run.recipe.task.max_length if run.recipe.data.streaming else longest(rows, run.recipe.task.max_length)
@@ -98,6 +102,8 @@ def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
     if interrupt.signal_number is not None and newest(folder, tell=run.tell) == folder / f"{PREFIX}{trainer.state.global_step}":
         run.tell(f"stopped at step {trainer.state.global_step}; the same command goes on from here")
         raise Interrupted(interrupt.signal_number)
+    if not run.recipe.debug.keeps:
+        return {"steps": trainer.state.global_step, "tokens": trainer.state.num_input_tokens_seen, **counts}
     best, chosen = _best(run, trainer, model)
     settle(trainer, model, run.recipe.trainer.optim, chosen or at)
     files = _save(run, task, model)
@@ -112,6 +118,17 @@ def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
         "tokens": trainer.state.num_input_tokens_seen,
         **counts,
     }
+
+
+def _place(run: Run) -> str:
+    """The device by name; of a CPU what multiplies bf16, where that is what is trained in."""
+    if run.device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(run.device)})"
+    units = bf16_units() if run.device.type == "cpu" and run.recipe.trainer.precision is Precision.bf16 else None
+    if units is None:
+        return str(run.device.type)
+    slow = "no bf16 instructions: trainer.precision=fp32 may be faster"
+    return f"{run.device.type} ({', '.join(units) or slow})"
 
 
 def _best(run: Run, trainer: Any, model: nn.Module) -> tuple[int | None, Path | None]:
@@ -153,7 +170,12 @@ def _finished(checkpoint: Path, max_steps: int, patience: int | None) -> bool:
 
 def _callbacks(run: Run, interrupt: Interrupt, log: Log, writer: Writer) -> list[TrainerCallback]:
     trainer = run.recipe.trainer
-    found: list[TrainerCallback] = [SaveFirst(), LossGuard(trainer.max_loss_factor), log, interrupt]
+    debug = run.recipe.debug
+    found: list[TrainerCallback] = [SaveFirst(), log, interrupt]
+    if not isinstance(debug, LrFinder):
+        found.insert(1, LossGuard(trainer.max_loss_factor))
+    if debug.impl:
+        found.append(load(debug.impl).watch(run, debug))
     if trainer.load_best_model_at_end or trainer.early_stopping_patience:
         found.append(SaveAtBest(trainer.early_stopping_patience))
     if isinstance(run.recipe.adapter, AdaLora):

@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from peft.optimizers import create_loraplus_optimizer
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
@@ -44,7 +44,7 @@ class TokenTrainer(SavesBehind):
         args: TrainingArguments,
         adapter: Adapter,
         optim: Optim,
-        rows: TokenRows | Stream,
+        rows: TokenRows | Stream | Subset[Any],
         eval_rows: TokenRows | None,
         tokenizer: PreTrainedTokenizerBase,
         padding_free: bool,
