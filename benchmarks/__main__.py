@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import checkpoint
+from benchmarks.kernels import report as kernels
 from benchmarks.memory import report as memory
 from benchmarks.runner import Job, compare, report, run
 from benchmarks.stream import report as stream
+from benchmarks.train_step import equivalence
 from benchmarks.train_step import report as train_steps
 
 BIN = Path(sys.executable).parent
@@ -200,6 +202,11 @@ def train_step(repeats: int) -> None:
     train_steps(repeats, json.loads(subprocess_output([sys.executable, "-c", _MODEL]))["path"], RESULTS)
 
 
+def equal_steps(repeats: int) -> None:
+    """Twenty steps by our path and by the plain one (padded, all logits): losses and gradient norms."""
+    equivalence(json.loads(subprocess_output([sys.executable, "-c", _MODEL]))["path"], RESULTS)
+
+
 def main() -> None:
     """Run what is named, or all."""
     parts = {
@@ -210,6 +217,8 @@ def main() -> None:
         "packing": packing,
         "stream": stream,
         "train-step": train_step,
+        "equivalence": equal_steps,
+        "kernels": lambda repeats: kernels(repeats, RESULTS),
         "checkpoint": checkpoint.report,
         "memory": memory,
     }

@@ -184,3 +184,24 @@ def report(repeats: int, model: str, results: Path) -> None:
         found[name] = measure(name, rows[: steps * ROWS_A_STEP], model, repeats=repeats, only=only)
         results.mkdir(parents=True, exist_ok=True)
         (results / "train-step.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+def equivalence(model: str, results: Path) -> None:
+    """The greatest differences over 20 steps between our path and `trainer.padding_free=never`, in fp32 and under bf16."""
+    rows = next(iter(talks().values()))[: 20 * ROWS_A_STEP]
+    found: dict[str, Any] = {}
+    for precision in ("fp32", "bf16"):
+        logs = []
+        for padding in ("auto", "never"):
+            dtype = "float32" if precision == "fp32" else "bfloat16"
+            with tempfile.TemporaryDirectory(prefix="tune-bench-") as folder:
+                ours = (f"trainer.padding_free={padding}", f"trainer.precision={precision}", f"model.dtype={dtype}")
+                tune(rows, model, Path(folder), *ours)
+                (log,) = (Path(folder) / "out").glob("bench/*/train_log.jsonl")
+                logs.append([json.loads(line) for line in log.read_text().splitlines()])
+        loss = max(abs(a["loss"] - b["loss"]) for a, b in zip(*logs, strict=True))
+        norm = max(abs(a["grad_norm"] / b["grad_norm"] - 1) for a, b in zip(*logs, strict=True))
+        found[precision] = {"steps": len(logs[0]), "greatest_loss_difference": loss, "greatest_gradient_norm_difference": norm}
+        print(f"{precision}: {found[precision]}", flush=True)
+    results.mkdir(parents=True, exist_ok=True)
+    (results / "equivalence.json").write_text(json.dumps(found, indent=1) + "\n")

@@ -78,6 +78,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "checkpointing": ("trainer.activation_checkpointing=true", "trainer.precision=bf16"),
     "offloading": ("trainer.activation_checkpointing=true", "trainer.activation_offloading=true", "trainer.precision=bf16"),
     "tf32": ("trainer.precision=tf32",),
+    "fused kernels": ("trainer.precision=bf16", "model.dtype=bfloat16", "hardware.fused_kernels=always"),
     "4 bits": ("adapter=qlora", "model.dtype=bfloat16", "trainer.precision=bf16"),
     "8 bits": ("adapter=qlora8", "model.dtype=bfloat16", "trainer.precision=bf16"),
     "LoftQ": ("adapter=loftq", "model.dtype=bfloat16", "trainer.precision=bf16"),
@@ -91,6 +92,8 @@ KINDS: dict[str, tuple[str, ...]] = {
 @pytest.mark.filterwarnings("ignore:inner dimension:UserWarning")  # of 4-bit layers as small as these
 @pytest.mark.parametrize("name", KINDS)
 def test_each_kind_of_training_lowers_the_loss(lab: Lab, name: str) -> None:
+    if "hardware.fused_kernels=always" in KINDS[name]:
+        pytest.importorskip("liger_kernel", reason="liger-kernel is not installed")
     run: Any = lab.run(CUDA, "trainer.max_steps=12", "hub=none", "eval=none", *KINDS[name], device="cuda")
     assert train(run)["steps"] == 12
     losses = losses_of(run.folder)

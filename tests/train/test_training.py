@@ -356,7 +356,7 @@ def test_what_an_optimizer_cannot_do_is_told(lab: Lab, overrides: list[str], mes
         lab.plan(*overrides)
 
 
-@pytest.mark.parametrize("override", ["trainer.precision=tf32", "trainer.activation_offloading=true"])
+@pytest.mark.parametrize("override", ["trainer.precision=tf32", "trainer.activation_offloading=true", "hardware.fused_kernels=always"])
 def test_what_needs_a_gpu_is_an_error_without_one(lab: Lab, override: str) -> None:
     with pytest.raises(TuneError) as caught:
         train(lab.run("trainer.activation_checkpointing=true", override))

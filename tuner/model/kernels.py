@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from typing import Any, cast
 
 import torch
@@ -20,7 +21,9 @@ from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from tuner.errors import ENVIRONMENT, TuneError
 from tuner.registry import load
+from tuner.schema.hardware import Kernels
 
 MAX_LOGITS = {"cpu": 2**24, "cuda": 2**27}  # logits held at once, 64 MiB in fp32 or 512: a chunk of the head has MAX_LOGITS / V positions
 LONG = 512  # tokens of a row from which PyTorch's bf16 backward is as fast as its fp32 one on a CPU (half as fast at 64 to 200)
@@ -189,3 +192,24 @@ def fuse(model: nn.Module) -> None:
     """Norms, rotary embedding and gated activation by Liger's Triton kernels; the loss stays ours. Raises ImportError without them."""
     parts = {"rms_norm": True, "rope": True, "swiglu": True, "cross_entropy": False, "fused_linear_cross_entropy": False}
     load("transformers.integrations.liger").apply_liger_kernel(model, parts)
+
+
+def fuse_where(model: Any, choice: Kernels, device: torch.device, tell: Callable[[str], None]) -> None:
+    """What `hardware.fused_kernels` says. Raises TuneError (code 4) when they are asked for and cannot be had."""
+    kind = model.config.model_type
+    reason, fix = "", "use `hardware.fused_kernels=auto`"
+    if choice is Kernels.never:
+        return
+    if device.type != "cuda":
+        reason = f"they are for CUDA, and this run is on {device.type}"
+    elif find_spec("liger_kernel") is None:
+        reason, fix = "liger-kernel is not installed", "pip install 'tuner[liger]'"
+    elif kind not in load("liger_kernel.transformers.monkey_patch").MODEL_TYPE_TO_APPLY_LIGER_FN:
+        reason = f"Liger has none for {kind}"
+    if not reason:
+        fuse(model)
+        tell("norms, rotary embedding and gated activation by Liger's kernels")
+    elif choice is Kernels.always:
+        raise TuneError(f"there are no fused kernels: {reason}", "hardware.fused_kernels", fix, code=ENVIRONMENT)
+    elif device.type == "cuda":
+        tell(f"no fused kernels: {reason}" + (f" ({fix})" if fix.startswith("pip") else ""))

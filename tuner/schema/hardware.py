@@ -18,6 +18,14 @@ class Device(StrEnum):
     xpu = "xpu"
 
 
+class Kernels(StrEnum):
+    """Left to us, asked for, or ruled out."""
+
+    auto = "auto"
+    always = "always"
+    never = "never"
+
+
 @dataclass(kw_only=True)
 class Hardware(Section):
     """Device and memory choices; nothing here enters a key."""
@@ -28,6 +36,8 @@ class Hardware(Section):
     """Rows in one forward pass; the rest of `trainer.batch_size` is accumulated. Default: as many as fit, at most 8 on a GPU."""
     memory_gb: float | None = opt(None, gt=0)
     """Memory of one device in GB, for the memory plan; default: what is found here."""
+    fused_kernels: Kernels = opt(Kernels.auto)
+    """Liger's kernels for norms, rotary embedding and gated activation, on a CUDA GPU: a fifth faster; `auto`: where they are installed."""
     num_workers: int = opt(0, ge=0)
     """Streaming: processes that read and tokenize beside the training; 0: the training process does it."""
     num_threads: int | None = opt(None, ge=1)

@@ -27,6 +27,7 @@ from tuner.eval.scores import Scored
 from tuner.eval.scores import score as score_answer
 from tuner.model import packed, starts
 from tuner.model.adapt import attach, measuring, quantization, wrap
+from tuner.model.kernels import fuse_where
 from tuner.model.load import DTYPES, load_base, load_empty, load_folder, load_tokenizer
 from tuner.schema.adapter import Full, Lora
 from tuner.schema.debug import Overfit
@@ -98,6 +99,7 @@ def load(run: Run, *, trainable: bool = False, tuned: Path | None = None) -> nn.
     if not trainable:
         return base
     adapted = wrap(base, run.recipe.adapter, tokens=_added(run))
+    fuse_where(adapted, run.recipe.hardware.fused_kernels, run.device, run.tell)
     if isinstance(adapted, PeftModel) and isinstance(run.recipe.adapter, Lora):
         prepared = run.stage_folder("prepare")
         starts.start(
