@@ -79,7 +79,10 @@ def table(
 def print_plan(plan: Plan, size: Estimate, *, command: str) -> None:
     """The plan as `dry_run=true` shows it."""
     about = "" if size.exact else "≈ "
-    out.print(f"[bold]{escape(plan.name)}[/]  {escape(str(plan.recipe['model']['id']))}  ->  {escape(shorten(plan.folder))}\n")
+    model = str(plan.recipe["model"]["id"])
+    if before := plan.recipe["model"].get("run"):
+        model += f", as {Path(before).parent.name} left it"
+    out.print(f"[bold]{escape(plan.name)}[/]  {escape(model)}  ->  {escape(shorten(plan.folder))}\n")
     rows = [[s.name, s.key, "done" if s.done else "to do", " ".join(s.needs)] for s in plan.stages]
     table(["stage", "key", "state", "needs"], rows)
     facts = {

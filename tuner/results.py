@@ -18,7 +18,10 @@ from tuner.schema.recipe import Recipe
 
 OPTION_FILES = "tuner/conf/"
 # What may hold a path of this machine: such values are shown and published by their last part alone.
-PATH_KEYS = ("output_dir", "data.path", "data.mix", "data.eval_path", "model.id", "model.chat_template")
+PATH_KEYS = (
+    *("output_dir", "data.path", "data.mix", "data.eval_path", "model.id", "model.run", "model.chat_template"),
+    "adapter.continue_from",
+)
 
 
 class Setting(NamedTuple):

@@ -172,3 +172,11 @@ def test_the_adapters_content_enters_the_training_key_alone(lab: Lab) -> None:
     assert keys[0]["train"] != keys[1]["train"]
     shutil.copytree(one.folder, lab.folder / "copied")
     assert lab.plan("name=x", f"adapter.continue_from={lab.folder / 'copied'}").stage("train").key == keys[1]["train"]
+
+
+def test_a_published_chain_names_no_folder_of_this_machine(lab: Lab) -> None:
+    finished(lab, "name=one")
+    for run in (finished(lab, "model=run:one", "name=two"), finished(lab, "adapter.continue_from=run:one", "name=three")):
+        for path in (run.folder / "published").rglob("*"):
+            if path.suffix in (".yaml", ".json", ".md") and path.is_file():
+                assert str(lab.folder) not in path.read_text(), path.name
