@@ -126,7 +126,9 @@ def print_result(plan: Plan) -> None:
             right=(1, 2, 3, 4),
             aligned=True,
         )
-    out.print(f"\nreport: {shorten(Path(plan.folder) / 'report.html')}\ntry it: tune try {plan.name}")
+    out.print(f"\nreport: {shorten(Path(plan.folder) / 'report.html')}")
+    if plan.load_recipe().debug.keeps:
+        out.print(f"try it: tune try {plan.name}")
 
 
 def _share(size: Estimate) -> str:
