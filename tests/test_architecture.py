@@ -22,6 +22,7 @@ LIGHT = (
     "plan",
     "dimensions capacity",
     "data_rules memory",
+    "placement",
     "checks estimate",
     "render",
     "recipe_file progress",

@@ -10,7 +10,8 @@ import pytest
 from tuner.capacity import Capacity
 from tuner.checks import RULES
 from tuner.cli import main
-from tuner.memory import Load, choose, edits, need
+from tuner.memory import Load, edits, need
+from tuner.placement import choose
 from tuner.plan import make_plan
 from tuner.schema.compose import compose
 from tuner.schema.recipe import Recipe

@@ -11,7 +11,7 @@ from typing import Any
 from tuner.capacity import capacity
 from tuner.dimensions import local_shape, parameters, trainable
 from tuner.files import COMPRESSED, format_of, is_remote
-from tuner.memory import choose
+from tuner.placement import choose
 from tuner.plan import Plan
 from tuner.proportions import apportioned, sizes
 from tuner.runs import read_json

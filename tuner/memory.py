@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tuner.capacity import Capacity
 from tuner.dimensions import linear_parameters, parameters, trainable, widths
 from tuner.schema.adapter import Full, Lora, QLora, Quant
 from tuner.schema.model import Dtype
@@ -22,8 +21,6 @@ BYTES = {Dtype.bfloat16: 2.0, Dtype.float16: 2.0, Dtype.float32: 4.0}
 QUANTISED = {Quant.nf4: 0.5625, Quant.fp4: 0.5625, Quant.int8: 1.0}  # bytes a weight; constants are fp32, a block of 64
 DOUBLE_QUANTISED = 0.516  # their constants quantised too
 CHUNK = {True: 2**24, False: 2**27}  # logits that the padding-free head holds at once, on a CPU and not (kernels.MAX_LOGITS)
-USABLE = 0.9  # of the memory there is: the sum is right to within 15 %
-GPU_MICRO_BATCH = 8  # more rows at once make a GPU no faster
 PROCESS_BYTES = {True: 0.63e9, False: 0.0}  # CPU: the interpreter with its libraries; a GPU allocator counts tensors alone
 # Resident memory on a CPU exceeds the tensors: measured (docs/training.md), by a share for holes that malloc cannot give back, and by so
 # many blocks' activations for what one operation after another needs for itself. A GPU's allocator is asked for tensors alone.
@@ -171,54 +168,6 @@ def _changes(recipe: Recipe, load: Load) -> Iterator[tuple[str, Recipe, Load]]:
     yield f"task.max_length={length}", recipe, dataclasses.replace(load, length=length)
     if trainer.optim is Optim.adamw_torch:
         yield "trainer.optim=adamw_bnb_8bit", with_trainer(recipe, optim=Optim.adamw_bnb_8bit), load
-
-
-@dataclass(frozen=True, kw_only=True)
-class Chosen:
-    """How the global batch is placed: rows at once, how many times, with recomputation or not; what that needs, and why, in a line."""
-
-    micro_batch: int
-    accumulation: int
-    activation_checkpointing: bool
-    need: Need
-    fits: bool | None
-    said: str
-
-
-def choose(recipe: Recipe, shape: dict[str, Any], *, length: float, place: Capacity) -> Chosen | None:
-    """Micro-batch, recomputation and accumulation: as written, else the most rows that fit; None where the sizes are not known.
-
-    Only where not even one row fits is recomputation chosen that the recipe does not ask for: it changes no result.
-    """
-    batch = recipe.trainer.batch_size
-    written = recipe.hardware.micro_batch_size
-    most = batch if place.cpu else min(batch, GPU_MICRO_BATCH)
-    sizes = [written] if written else [n for n in range(most, 0, -1) if batch % n == 0]
-    asked = recipe.trainer.activation_checkpointing
-    room = place.bytes * USABLE if place.bytes else None
-    cuts = shards(recipe)
-    tries = [(rows, asked) for rows in sizes] + ([] if written or asked else [(rows, True) for rows in sizes])
-    found = []
-    for rows, recompute in tries:
-        load = Load(rows=rows, length=length, cpu=place.cpu, shards=cuts)
-        needed = need(with_trainer(recipe, activation_checkpointing=recompute), shape, load)
-        if needed is None:
-            return None
-        found.append((rows, recompute, needed))
-        if room is None or needed.total <= room:
-            break
-    else:  # nothing fits: the least
-        found.append(min(found, key=lambda one: one[2].total))
-    rows, recompute, needed = found[-1]
-    fits = None if room is None else needed.total <= room
-    why = (
-        "as hardware.micro_batch_size says" if written else "the most that fits" if fits else "the least there is" if fits is False else ""
-    )
-    size = f"{needed.total / 1e9:.1f} GB" + (f" of {place.bytes / 1e9:.1f} GB ({place.source})" if place.bytes else f"; {place.source}")
-    said = f"micro-batch {rows} × {batch // rows}, recomputation {'on' if recompute else 'off'}: {size}" + (f", {why}" if why else "")
-    said += "; it does not fit" if fits is False else ""
-    passes = batch // rows
-    return Chosen(micro_batch=rows, accumulation=passes, activation_checkpointing=recompute, need=needed, fits=fits, said=said)
 
 
 def with_trainer(recipe: Recipe, **changed: Any) -> Recipe:

@@ -15,7 +15,8 @@ from tuner.commands.request import parse, planned
 from tuner.dimensions import trainable
 from tuner.errors import TuneError
 from tuner.estimate import longest, shape
-from tuner.memory import USABLE, Load, choose, need, shards, with_trainer
+from tuner.memory import Load, need, shards, with_trainer
+from tuner.placement import USABLE, choose
 from tuner.render import out, print_json, table
 from tuner.schema.adapter import Full, Lora, QLora
 from tuner.schema.recipe import Recipe

@@ -84,14 +84,8 @@ def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
             trainer = task.trainer(run, model, args, prepared, _callbacks(run, interrupt, log, writer))
             if isinstance(trainer, SavesBehind) and writer.background and not isinstance(run.recipe.adapter, AdaLora | Virtual):
                 trainer.writer = writer  # PEFT makes what is saved of these two from the living model
-            at = None  # the checkpoint whose weights the model has, where it is not what was trained just now
-            if checkpoint and _finished(checkpoint, args.max_steps, run.recipe.trainer.early_stopping_patience):
-                trainer.state = _state(checkpoint)
-                trainer._load_from_checkpoint(str(checkpoint), model)
-                at = checkpoint
-            else:
-                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-                writer.wait()
+            at = _trained(run, trainer, model, checkpoint, args.max_steps)
+            writer.wait()
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
@@ -118,6 +112,16 @@ def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
         "tokens": trainer.state.num_input_tokens_seen,
         **counts,
     }
+
+
+def _trained(run: Run, trainer: Any, model: nn.Module, checkpoint: Path | None, steps: int) -> Path | None:
+    """Train, from a checkpoint if there is one; returns it where it is the end already, and the model has its weights."""
+    if checkpoint and _finished(checkpoint, steps, run.recipe.trainer.early_stopping_patience):
+        trainer.state = _state(checkpoint)
+        trainer._load_from_checkpoint(str(checkpoint), model)
+        return checkpoint
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    return None
 
 
 def _place(run: Run) -> str:

@@ -13,7 +13,8 @@ from tuner.capacity import Capacity, capacity
 from tuner.context import Run
 from tuner.data.store import TokenRows
 from tuner.dimensions import shape_of
-from tuner.memory import choose, with_trainer
+from tuner.memory import with_trainer
+from tuner.placement import choose
 from tuner.schema.recipe import Recipe
 
 
