@@ -15,6 +15,7 @@ from tests.lab import Lab, losses_of, make_lab, task_of, tiny_model, train, weig
 from tests.train.test_training import fresh_base, logits
 from tuner.context import Run
 from tuner.errors import TuneError
+from tuner.hub.preflight import preflight
 from tuner.pipeline import execute
 from tuner.plan import read_plan
 from tuner.runs import read_json
@@ -180,3 +181,12 @@ def test_a_published_chain_names_no_folder_of_this_machine(lab: Lab) -> None:
         for path in (run.folder / "published").rglob("*"):
             if path.suffix in (".yaml", ".json", ".md") and path.is_file():
                 assert str(lab.folder) not in path.read_text(), path.name
+
+
+def test_a_chained_adapter_is_not_pushed(lab: Lab) -> None:
+    """Nobody else has its base; a fully tuned model is whole."""
+    finished(lab, "name=one", "eval=none", "hub=none")
+    plans = [lab.plan("model=run:one", "name=two", "hub.repo_id=me/two", f"adapter={kind}") for kind in ("lora", "full")]
+    problems = [preflight(plan.load_recipe()) for plan in plans]
+    assert "only this machine has" in problems[0][0].what
+    assert not any("only this machine has" in problem.what for problem in problems[1])

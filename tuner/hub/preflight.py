@@ -9,6 +9,7 @@ from huggingface_hub.errors import RepositoryNotFoundError
 
 from tuner.errors import Problem, TuneError
 from tuner.hub.client import FIXES, TOKEN_PAGE, hub_errors
+from tuner.schema.adapter import Full
 from tuner.schema.recipe import Recipe
 
 # What a member may be in an organisation to write there; `contributor` only to repositories of their own making.
@@ -21,6 +22,10 @@ def preflight(recipe: Recipe) -> list[Problem]:
     repo_id = recipe.hub.repo_id
     if not recipe.hub.enabled or repo_id is None:
         return []
+    if recipe.model.run is not None and not isinstance(recipe.adapter, Full):
+        what = "this adapter is for a model that only this machine has: another run's adapter merged into its base"
+        fix = "leave `hub.repo_id` out, or train one adapter for the base with `adapter.continue_from` instead of `model=run:…`"
+        return [Problem(what=what, where=WHERE, fix=fix)]
     if get_token() is None:
         what = f"there is no Hub token, and `hub.repo_id` is {repo_id}"
         return [Problem(what=what, where=WHERE, fix=f"{FIXES[401]}, or push later with `tune push`")]
