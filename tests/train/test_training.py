@@ -345,6 +345,10 @@ def test_schedule_free_results_are_the_averaged_weights(lab: Lab, optim: str) ->
     [
         (["trainer.optim=sgd", "trainer.optim_args={momentun: 0.9}"], "has no setting `momentun`"),
         (["trainer.optim_args={rank: 4}"], "`adamw_torch` has no setting `rank`"),
+        (["trainer.optim=sgd", "trainer.optim_args={momentum: much}"], "`momentum` of `sgd` is a number from 0 on, not 'much'"),
+        (["trainer.optim=sgd", "trainer.optim_args={nesterov: 1}"], "is true or false, not 1"),
+        (["trainer.optim=galore_adamw", "adapter=full", "trainer.optim_args={rank: 0}"], "is a whole number from 1 on, not 0"),
+        (["trainer.optim=galore_adamw", "adapter=full", "trainer.optim_args={proj_type: wild}"], "is one of std, reverse_std"),
         (["trainer.optim=schedule_free_adamw"], "averages instead of lowering the rate"),
         (["trainer.optim=galore_adamw"], "an adapter's are small as they are"),
         (["trainer.activation_offloading=true"], "needs `trainer.activation_checkpointing`"),

@@ -44,15 +44,18 @@ class Optim(StrEnum):
 BITSANDBYTES = frozenset(o for o in Optim if "bit" in o)  # optimizers of this package
 SCHEDULE_FREE = frozenset(o for o in Optim if "schedule_free" in o)
 PROJECTED = frozenset(o for o in Optim if o.startswith(("galore", "apollo")))  # moments of matrices in few dimensions
-_PROJECTION = ("rank", "update_proj_gap", "scale", "proj_type")
-# What of each optimizer can be set beside `weight_decay` and the betas, by its own names.
-OPTIM_ARGS: dict[Optim, tuple[str, ...]] = {
-    Optim.sgd: ("momentum", "dampening", "nesterov"),
-    Optim.schedule_free_adamw: ("r", "weight_lr_power"),
-    Optim.schedule_free_sgd: ("r", "weight_lr_power"),
-    Optim.galore_adamw: _PROJECTION,
-    Optim.galore_adafactor: _PROJECTION,
-    Optim.apollo_adamw: (*_PROJECTION, "proj", "scale_type"),
+_PROJECTION: dict[str, Any] = {"rank": int, "update_proj_gap": int, "scale": float}
+_GALORE = _PROJECTION | {"proj_type": ("std", "reverse_std", "right", "left", "full")}
+_APOLLO = _PROJECTION | {"proj": ("random", "svd"), "scale_type": ("channel", "tensor")}
+_SCHEDULE_FREE: dict[str, Any] = {"r": float, "weight_lr_power": float}
+# What of each optimizer can be set beside `weight_decay` and the betas, by its own names: a kind of number, a truth, or one of some words.
+OPTIM_ARGS: dict[Optim, dict[str, Any]] = {
+    Optim.sgd: {"momentum": float, "dampening": float, "nesterov": bool},
+    Optim.schedule_free_adamw: _SCHEDULE_FREE,
+    Optim.schedule_free_sgd: _SCHEDULE_FREE,
+    Optim.galore_adamw: _GALORE,
+    Optim.galore_adafactor: _GALORE,
+    Optim.apollo_adamw: _APOLLO,
 }
 
 

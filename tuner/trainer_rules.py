@@ -1,0 +1,80 @@
+"""The rules of `checks.py` that are about the training loop: optimizers and what they can be told, activations, looks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tuner.errors import nearest
+from tuner.schema.adapter import AdaLora, Full, Lora
+from tuner.schema.debug import LrFinder, Overfit
+from tuner.schema.recipe import Recipe
+from tuner.schema.trainer import OPTIM_ARGS, PROJECTED, SCHEDULE_FREE, Optim, Scheduler
+
+Finding = tuple[str, str, str]
+
+
+def rates(recipe: Recipe) -> Iterator[Finding]:
+    """LoRA+ is groups of an optimizer, and Muon makes its own."""
+    if isinstance(recipe.adapter, Lora) and recipe.adapter.loraplus_lr_ratio and recipe.trainer.optim is Optim.muon:
+        yield "trainer.optim", "LoRA+ gives the second matrix a rate of its own, and `muon` one to all", "use another optimizer"
+
+
+def optimizers(recipe: Recipe) -> Iterator[Finding]:
+    """What an optimizer can be told, and where it fits."""
+    trainer = recipe.trainer
+    known = OPTIM_ARGS.get(trainer.optim, {})
+    for name, value in trainer.optim_args.items():
+        if name in known and (wanted := _unlike(value, known[name])):
+            yield "trainer.optim_args", f"`{name}` of `{trainer.optim}` is {wanted}, not {value!r}", "mend it"
+        if name not in known:
+            guess = nearest(name, known)
+            fix = f"did you mean `{guess}`?" if guess else f"it has: {', '.join(known)}" if known else "leave it out"
+            yield "trainer.optim_args", f"`{trainer.optim}` has no setting `{name}`", fix
+    if trainer.optim in SCHEDULE_FREE and trainer.lr_scheduler_type is not Scheduler.constant:
+        what = f"`{trainer.optim}` averages instead of lowering the rate, and `trainer.lr_scheduler_type` is {trainer.lr_scheduler_type}"
+        yield "trainer.lr_scheduler_type", what, "set `trainer.lr_scheduler_type=constant` (`warmup_ratio` still warms it up)"
+    if trainer.optim in SCHEDULE_FREE and trainer.ema_decay is not None:
+        yield "trainer.ema_decay", f"`{trainer.optim}` averages the weights itself", "remove one of the two"
+    if trainer.ema_decay is not None and isinstance(recipe.adapter, AdaLora):
+        yield "trainer.ema_decay", "AdaLoRA cuts ranks, and an average would have those that were cut", "remove one of the two"
+    if trainer.optim in PROJECTED and not isinstance(recipe.adapter, Full):
+        what = f"`{trainer.optim}` keeps the moments of large matrices small, and an adapter's are small as they are"
+        yield "trainer.optim", what, "use it with `adapter=full`"
+
+
+def looking(recipe: Recipe) -> Iterator[Finding]:
+    """One batch again and again is no stream; a search needs a range."""
+    debug = recipe.debug
+    if isinstance(debug, Overfit) and recipe.data.streaming:
+        yield "debug", "`debug=overfit` takes the first batch again and again, and a stream never comes back", "set `data.streaming=false`"
+    if isinstance(debug, LrFinder) and debug.lr_min >= debug.lr_max:
+        yield "debug.lr_max", f"`debug.lr_max` ({debug.lr_max:g}) is not above `debug.lr_min` ({debug.lr_min:g})", "raise it"
+
+
+def _unlike(value: Any, kind: Any) -> str:
+    """What a setting of an optimizer must be, where it is something else; whole numbers and steps begin at 1, others at 0."""
+    if isinstance(kind, tuple):
+        return "" if value in kind else f"one of {', '.join(kind)}"
+    if kind is bool:
+        return "" if isinstance(value, bool) else "true or false"
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is int:
+        return "" if number and value >= 1 and value == int(value) else "a whole number from 1 on"
+    return "" if number and value >= 0 else "a number from 0 on"
+
+
+def recomputing(recipe: Recipe) -> Iterator[Finding]:
+    """How activations are kept belongs to checkpointing them."""
+    trainer = recipe.trainer
+    asked = {"checkpoint_every_n_layers": trainer.checkpoint_every_n_layers > 1, "activation_offloading": trainer.activation_offloading}
+    for key in asked:
+        if asked[key] and not trainer.activation_checkpointing:
+            yield (
+                f"trainer.{key}",
+                f"`trainer.{key}` needs `trainer.activation_checkpointing`",
+                "set `trainer.activation_checkpointing=true`",
+            )
+
+
+RULES = (rates, optimizers, looking, recomputing)
