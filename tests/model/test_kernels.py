@@ -10,7 +10,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
-from tuner.model.kernels import LONG, lean_lora, row_attention
+from tuner.model import kernels
+from tuner.model.kernels import LONG, labelled_loss, lean_lora, row_attention
 
 
 class Maps(nn.Module):
@@ -100,3 +101,16 @@ def test_a_short_rows_gradient_is_nearer_than_pytorchs() -> None:
     for x in changed:
         x[:, :3] += 1
     assert torch.equal(row_attention(*changed, lengths, 0.0, None)[:, 3:], row_attention(*narrow, lengths, 0.0, None)[:, 3:])  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_the_loss_and_its_gradients_are_pytorchs(monkeypatch: pytest.MonkeyPatch, smoothing: float) -> None:
+    torch.manual_seed(0)
+    monkeypatch.setitem(kernels.MAX_LOGITS, "cpu", 7 * 50)  # several chunks, the last one ragged
+    hidden, weight = torch.randn(23, 8, requires_grad=True), torch.randn(50, 8, requires_grad=True)
+    labels = torch.randint(0, 50, (23,))
+    wanted = nn.functional.cross_entropy(hidden @ weight.T, labels, reduction="sum", label_smoothing=smoothing) / 31
+    found = labelled_loss(hidden, weight, labels, 31, smoothing)
+    torch.testing.assert_close(found, wanted)
+    for a, b in zip(*(torch.autograd.grad(loss, (hidden, weight)) for loss in (found, wanted)), strict=True):
+        torch.testing.assert_close(a, b)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import Lab, losses_of, make_lab, train
+from tests.lab import Lab, log_of, losses_of, make_lab, train
 from tuner.context import Run
 from tuner.errors import TuneError
 from tuner.pipeline import execute
@@ -61,6 +61,8 @@ def test_one_batch_is_learned_by_heart(lab: Lab) -> None:
     losses = losses_of(run.folder)
     assert losses[-1] <= 0.2 * losses[0]
     assert len(losses) < 200, "it ends when it has learned"
+    tokens = [0, *(entry["tokens"] for entry in log_of(run.folder))]
+    assert len({b - a for a, b in pairwise(tokens)}) == 1, "the same rows in each step"
     assert any("is learned by heart" in told for told in lab.told)
     assert not list(run.folder.glob("*.safetensors"))
     assert all(stage.done for stage in run.plan.stages)

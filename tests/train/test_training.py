@@ -593,3 +593,28 @@ def test_wandb_without_a_key_is_told_before_training(lab: Lab, monkeypatch: pyte
     pytest.importorskip("wandb", reason="wandb is not installed")
     told = lab.tune("check", "recipe=small", "tracking=wandb", WANDB_MODE="online", WANDB_API_KEY="", NETRC=str(tmp_path / "none"))
     assert (told.returncode, "wandb has no API key" in told.stdout + told.stderr) == (4, True)
+
+
+def test_overflows_in_fp16_are_how_the_scale_is_found(tmp_path: Path) -> None:
+    """Twenty on end are not; in other formats one is too many, as is a loss that is no number."""
+    args, control = TrainingArguments(output_dir=str(tmp_path), use_cpu=True), TrainerControl()
+    overflow = {"loss": 3.0, "grad_norm": math.inf}
+
+    def guard(*, fp16: bool) -> LossGuard:
+        found = LossGuard(20.0)
+        args.fp16 = fp16
+        found.on_train_begin(args, TrainerState(), control, model=fresh_base())
+        return found
+
+    halves = guard(fp16=True)
+    for _ in range(20):
+        halves.on_log(args, TrainerState(), control, logs=overflow)
+    halves.on_log(args, TrainerState(), control, logs={"loss": 3.0, "grad_norm": 1.0})
+    for _ in range(20):
+        halves.on_log(args, TrainerState(), control, logs=overflow)
+    with pytest.raises(TuneError, match="is not a number"):
+        halves.on_log(args, TrainerState(), control, logs=overflow)
+    with pytest.raises(TuneError, match="is not a number"):
+        guard(fp16=True).on_log(args, TrainerState(), control, logs={"loss": math.nan})
+    with pytest.raises(TuneError, match="is not a number"):
+        guard(fp16=False).on_log(args, TrainerState(), control, logs=overflow)

@@ -24,6 +24,8 @@ BOUNDS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
     "lt": ("less than", lambda v, b: v < b),
 }
 
+FEW = 6  # choices that are named in the first line of an error; more stand in its fix alone
+
 
 def check_value(cls: type[Section], spec: dataclasses.Field[Any], value: Any, dotted: str) -> Problem | None:
     """None when the field takes the value, else the problem (without its place)."""
@@ -40,7 +42,8 @@ def check_value(cls: type[Section], spec: dataclasses.Field[Any], value: Any, do
         node[spec.name] = value
         converted = node[spec.name]
     except OmegaConfBaseException:
-        return Problem(what=f"`{dotted}` takes {type_name(cls, spec)}, not {value!r}", fix=_example(hint, dotted, value))
+        takes = f"takes {type_name(cls, spec)}, not" if len(getattr(hint, "__members__", ())) <= FEW else "cannot be"
+        return Problem(what=f"`{dotted}` {takes} {value!r}", fix=_example(hint, dotted, value))
     return check_range(spec, converted, dotted)
 
 
