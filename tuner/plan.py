@@ -20,6 +20,7 @@ from tuner.runs import is_done, read_json, write_json
 from tuner.schema.base import STAGES, flat, plain
 from tuner.schema.compose import Composed
 from tuner.schema.data import sources
+from tuner.schema.documents import RUN
 from tuner.schema.model import Source
 from tuner.schema.recipe import Recipe, from_plain
 
@@ -131,13 +132,18 @@ def make_plan(composed: Composed) -> Plan:
         recipe_name=reading.recipes["main"].path.stem,
         folder=next(s.folder for s in stages if s.name == "train"),
         recipe=plain(recipe),
-        choices=dict(reading.choices),
+        choices={group: _without_folder(option) for group, option in reading.choices.items()},
         origins={k: reading.origin(k) for k in flat(recipe)},
         files=files,
         content=content,
         stages=stages,
         extensions=files_used(recipe),
     )
+
+
+def _without_folder(option: str) -> str:
+    """An option as it is shown, which may be published: `run:/home/me/outputs/one/3f2a` is `run:3f2a`."""
+    return f"{RUN}{Path(option).name}" if option.startswith(RUN) and "/" in option else option
 
 
 def amended(plan: Plan, recipe: Recipe, *, folder: Path, anew: tuple[str, ...]) -> Plan:

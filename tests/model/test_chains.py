@@ -176,8 +176,9 @@ def test_the_adapters_content_enters_the_training_key_alone(lab: Lab) -> None:
 
 
 def test_a_published_chain_names_no_folder_of_this_machine(lab: Lab) -> None:
-    finished(lab, "name=one")
-    for run in (finished(lab, "model=run:one", "name=two"), finished(lab, "adapter.continue_from=run:one", "name=three")):
+    shutil.move(finished(lab, "name=one").folder, lab.folder / "elsewhere")  # not under `output_dir`, whose name is taken out anyway
+    one = lab.folder / "elsewhere"
+    for run in (finished(lab, f"model=run:{one}", "name=two"), finished(lab, f"adapter.continue_from={one}", "name=three")):
         for path in (run.folder / "published").rglob("*"):
             if path.suffix in (".yaml", ".json", ".md") and path.is_file():
                 assert str(lab.folder) not in path.read_text(), path.name

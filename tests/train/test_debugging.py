@@ -35,6 +35,7 @@ def test_a_look_is_a_run_of_its_own(lab: Lab) -> None:
         assert look.name == f"{plain.name}-{kind}"
         assert look.stage("train").key != plain.stage("train").key
         assert look.stage("prepare").key == plain.stage("prepare").key, "the rows are shared"
+    assert lab.plan("debug=fast", "name=small-fast").name == "small-fast", "as its own recipe.yaml says"
     assert lab.plan("debug=none").stage("train").key == plain.stage("train").key
     assert [s.name for s in lab.plan("debug=overfit").stages] == ["prepare", "train"]
     assert lab.plan("debug=overfit").origins["trainer.lr_scheduler_type"] == "debug=overfit"

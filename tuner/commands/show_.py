@@ -24,7 +24,7 @@ from tuner.runs import find_run
 from tuner.schema.base import flat
 from tuner.schema.documents import list_recipes
 from tuner.schema.reading import Reading
-from tuner.schema.recipe import GROUPS
+from tuner.schema.recipe import DEFAULTS
 from tuner.state import state_of, told
 
 DEFAULT = "default"
@@ -79,7 +79,7 @@ def _show_run(request: Request) -> int:
     folder = _find(request)
     plan = read_plan(folder / "plan.json")
     values = {k: Value(_at(plan.recipe, k), origin) for k, origin in plan.origins.items()}
-    choices = {g: Value(plan.choices[g], "") for g in GROUPS}
+    choices = {g: Value(option, "") for g, option in (DEFAULTS | plan.choices).items()}
     if request.json:
         print_json(dataclasses.asdict(plan))
         return 0

@@ -91,7 +91,7 @@ def _look(recipe: Recipe, reading: Reading) -> None:
             layer.data.setdefault(group, {})[name] = value
     if changes:
         reading.layers.insert(-1, layer)
-        recipe.name = f"{recipe.name}-{recipe.debug.kind}"
+        recipe.name = f"{str(recipe.name).removesuffix(f'-{recipe.debug.kind}')}-{recipe.debug.kind}"  # its `recipe.yaml` has it already
 
 
 def _folder_name(stem: str) -> str:
