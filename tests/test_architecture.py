@@ -21,7 +21,7 @@ LIGHT = (
     "keys inputs",
     "plan",
     "dimensions capacity",
-    "data_rules trainer_rules memory",
+    "data_rules trainer_rules hardware_rules memory",
     "placement",
     "checks estimate",
     "render",
@@ -40,6 +40,7 @@ HEAVY = (
     "preview",
     "checkup",
     "worker",
+    "rank",
 )
 ENTRY = {"launch", "commands", "cli", "__main__"}  # what starts a worker, and is never imported by it
 TORCH_AND_ITS_LIKE = {

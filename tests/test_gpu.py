@@ -108,3 +108,33 @@ def test_a_killed_run_goes_on_where_it_was(lab: Lab) -> None:
     train(parted)
     assert any("going on from step 4 of 6" in told for told in lab.told)
     assert losses_of(parted.folder) == pytest.approx(losses_of(whole.folder), abs=1e-3)
+
+
+STRATEGIES = {
+    "ddp": ("hardware=ddp",),
+    "fsdp": ("hardware=fsdp",),
+    "fsdp, full, recomputed, offloaded": ("hardware=fsdp_offload", "adapter=full", "trainer.activation_checkpointing=true"),
+    "fsdp, 4 bits": ("hardware=fsdp", "adapter=qlora"),
+    "zero2": ("hardware=zero2",),
+    "zero3, full": ("hardware=zero3", "adapter=full"),
+    "zero3, full, offloaded": ("hardware=zero3_offload", "adapter=full"),
+}
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_strategy_over_nccl_trains_as_one_process(lab: Lab, name: str) -> None:
+    """One process is what one GPU has; its plugins, kernels, checkpoints and results are those of many."""
+    overrides = STRATEGIES[name]
+    if "zero" in name:
+        pytest.importorskip("deepspeed")
+    fixed = ("trainer.max_steps=6", "trainer.learning_rate=1e-3", "trainer.precision=bf16", "hub=none", "eval.enabled=false")
+    plan = lab.write_plan(*fixed, *overrides, CUDA, "hardware.num_processes=1", "name=many")
+    worker = lab.start(plan)
+    output, _ = worker.communicate(timeout=150)
+    assert worker.returncode == 0, output[-3000:]
+    alone = lab.run(*fixed, *(o for o in overrides if not o.startswith("hardware")), CUDA, "name=one", device="cuda")
+    train(alone)
+    found, wanted = losses_of(plan.parent.parent), losses_of(alone.folder)
+    assert found == pytest.approx(wanted, rel=0.02), output[-2000:]
+    assert found[-1] < found[0]
+    assert list(plan.parent.parent.glob("*model.safetensors"))

@@ -10,7 +10,7 @@ import pytest
 from tuner.capacity import Capacity
 from tuner.checks import RULES
 from tuner.cli import main
-from tuner.memory import Load, edits, need
+from tuner.memory import Cuts, Load, edits, need
 from tuner.placement import choose
 from tuner.plan import make_plan
 from tuner.schema.compose import compose
@@ -40,7 +40,7 @@ def test_weights_gradients_and_states_of_lora_and_full() -> None:
     lora, full = parts(), parts("adapter=full")
     assert (lora.weights, lora.gradients, lora.optimizer) == (134_515_008 * 2 + 4_884_480 * 4, 4_884_480 * 4, 4_884_480 * 8)
     assert (full.weights, full.gradients, full.optimizer) == (134_515_008 * 4, 134_515_008 * 4, 134_515_008 * 8)
-    assert parts("adapter=full", shards=4).weights == 134_515_008
+    assert parts("adapter=full", cuts=Cuts(weights=4)).weights == 134_515_008
 
 
 def test_what_a_block_keeps_is_what_autograd_keeps() -> None:

@@ -104,6 +104,8 @@ OTHER: dict[str, Any] = {  # values for keys whose default does not tell what an
     "adapter.unfreeze": ["norm"],
     "eval.metrics": ["json"],
     "hub.repo_id": "me/other",
+    "hardware.num_processes": 2,
+    "hardware.zero_stage": 3,
     "model.shape.tie_word_embeddings": False,
     "eval.bootstrap_samples": 200,
     "data.transforms": ["trim"],
@@ -113,6 +115,7 @@ HELD_OUT_KEYS = "eval_split eval_fraction eval_rows eval_group eval_stratify id 
 HELD_OUT = {f"data.{key}" for key in HELD_OUT_KEYS.split()}
 MIXED = {"data.mix", "data.mix_rows", "data.mix_temperature"}  # tests/data/test_mix.py
 STREAMED = {"data.shuffle_rows", "hardware.num_workers"}  # keys of a stream
+SHARING = {"hardware.tp_size", "hardware.cp_size", "hardware.sp_size"}  # of one row
 DATABASE = {"data.url", "data.url_env"}  # instead of a path
 LOOKS = {"debug.steps", "debug.rows", "debug.share", "debug.lr_min", "debug.lr_max"}  # tests/train/test_debugging.py
 RESULTS = {"model.run", "adapter.continue_from"}  # finished runs: tests/model/test_chains.py
@@ -145,6 +148,10 @@ def test_every_key_affects_the_stages_it_says(key: str) -> None:
     if section == "adapter":
         options = describe(key).options
         base = [f"adapter={'qlora' if 'qlora' in options else options[0]}"]
+    if section == "hardware" and (options := describe(key).options):
+        base = [f"hardware={options[0]}"]
+    base += ["trainer.padding_free=never", "trainer.save_steps=0", "adapter=full"] if key in SHARING else []
+    base += ["hardware.zero_stage=3"] if key == "hardware.offload_param" else []
     base += ["trainer.max_steps=5"] if key in ("data.streaming", *STREAMED) else []
     base += ["data.streaming=true"] if key in STREAMED else []
     base += ["trainer.eval_steps=5"] if key in ("trainer.load_best_model_at_end", "trainer.early_stopping_patience") else []

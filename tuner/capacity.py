@@ -6,9 +6,10 @@ import os
 import shutil
 import subprocess
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
-from tuner.schema.hardware import Device, Hardware
+from tuner.schema.hardware import DeepSpeed, Device, Distributed, Fsdp, Hardware
 
 TIMEOUT_S = 3
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # version 2, version 1
@@ -26,7 +27,8 @@ class Capacity:
 def capacity(hardware: Hardware) -> Capacity:
     """The memory of the device that a recipe names: as written, or as detected."""
     gpu = None if hardware.device in (Device.cpu, Device.mps) else gpu_memory()
-    cpu = hardware.device is Device.cpu or (hardware.device is Device.auto and gpu is None)
+    sharded = isinstance(hardware, Fsdp | DeepSpeed)  # over GPUs, wherever this is asked
+    cpu = not sharded and (hardware.device is Device.cpu or (hardware.device is Device.auto and gpu is None))
     if hardware.memory_gb is not None:
         return Capacity(bytes=round(hardware.memory_gb * 1e9), cpu=cpu, source="hardware.memory_gb")
     if cpu or hardware.device is Device.mps:  # Apple's GPU shares the memory
@@ -52,14 +54,26 @@ def ram() -> int:
     return total
 
 
+def planned_processes(hardware: Hardware) -> int:
+    """How many train: as written, else as many as GPUs are found here."""
+    if not isinstance(hardware, Distributed):
+        return 1
+    return hardware.num_processes or len(gpus()) or 1
+
+
 def gpu_memory() -> int | None:
-    """The smallest GPU's memory by the driver's own tool; None without one."""
+    """The smallest GPU's memory; None without one."""
+    return min(gpus(), default=None)
+
+
+@cache
+def gpus() -> tuple[int, ...]:
+    """Each GPU's memory, by the driver's own tool."""
     if shutil.which("nvidia-smi") is None:
-        return None
+        return ()
     query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:
         answer = subprocess.run(query, capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
     except (OSError, subprocess.SubprocessError):
-        return None
-    sizes = [int(line) for line in answer.stdout.split() if line.isdigit()]
-    return min(sizes) * 2**20 if sizes else None
+        return ()
+    return tuple(int(line) * 2**20 for line in answer.stdout.split() if line.isdigit())

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tuner.data_rules import RULES as DATA_RULES
+from tuner.hardware_rules import RULES as HARDWARE_RULES
 from tuner.schema.adapter import MOVES_THE_BASE, AdaLora, Beside, Bias, Full, Init, Lora, LowRank, QLora, Quant
 from tuner.schema.beyond_lora import Prefix, PTuning
 from tuner.schema.hardware import Device
@@ -149,6 +150,7 @@ RULES = (
     new_tokens,
     going_on,
     *TRAINER_RULES,
+    *HARDWARE_RULES,
     ranks,
     batch,
     packing,

@@ -23,6 +23,14 @@ class Run:
     tell: Callable[[str], None]
     kept: dict[str, Any] = field(default_factory=dict)
     quiet: bool = False
+    leads: bool = True
+    """Whether this process writes: of several that train together one does."""
+    world: int = 1
+    """Processes that train together."""
+    loads_on: Any = None
+    """Where a model is put that is trained: on `device`, unless it is to be cut over several first."""
+    placing: dict[str, Any] = field(default_factory=dict)
+    """What else a model is told of devices that is loaded to be trained."""
 
     @property
     def folder(self) -> Path:

@@ -33,6 +33,7 @@ class Stopped(BaseException):
     """A signal stopped the work; the same command goes on. Exit `code`: 0 for a preemption (SIGTERM, SIGUSR1), else 128 + it."""
 
     def __init__(self, number: int) -> None:
+        self.number = number
         self.code = OK if number in (signal.SIGTERM, signal.SIGUSR1) else 128 + number
         super().__init__(f"stopped by {signal.Signals(number).name}")
 

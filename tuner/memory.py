@@ -13,6 +13,7 @@ from typing import Any
 
 from tuner.dimensions import linear_parameters, parameters, trainable, widths
 from tuner.schema.adapter import Full, Lora, QLora, Quant
+from tuner.schema.hardware import DeepSpeed, Fsdp, Hardware
 from tuner.schema.model import Dtype
 from tuner.schema.recipe import Recipe
 from tuner.schema.trainer import Choice, Optim, Precision
@@ -21,6 +22,7 @@ BYTES = {Dtype.bfloat16: 2.0, Dtype.float16: 2.0, Dtype.float32: 4.0}
 QUANTISED = {Quant.nf4: 0.5625, Quant.fp4: 0.5625, Quant.int8: 1.0}  # bytes a weight; constants are fp32, a block of 64
 DOUBLE_QUANTISED = 0.516  # their constants quantised too
 CHUNK = {True: 2**24, False: 2**27}  # logits that the padding-free head holds at once, on a CPU and not (kernels.MAX_LOGITS)
+HOST = 2**62  # as many parts as leave nothing on the device
 PROCESS_BYTES = {True: 0.63e9, False: 0.0}  # CPU: the interpreter with its libraries; a GPU allocator counts tensors alone
 # Resident memory on a CPU exceeds the tensors: measured (docs/training.md), by a share for holes that malloc cannot give back, and by so
 # many blocks' activations for what one operation after another needs for itself. A GPU's allocator is asked for tensors alone.
@@ -49,14 +51,40 @@ STATES = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cuts:
+    """Over how many devices weights, gradients, optimizer states and the tokens of a row are cut."""
+
+    weights: int = 1
+    gradients: int = 1
+    optimizer: int = 1
+    tokens: int = 1
+    gathered: bool = False
+    """Whether a block's weights are whole only while it computes."""
+
+
+def cuts(hardware: Hardware, processes: int) -> Cuts:
+    """What a strategy cuts over so many processes; what is offloaded to the host is cut to nothing."""
+    if isinstance(hardware, Fsdp):
+        shards = HOST if hardware.cpu_offload else max(1, processes // hardware.dp_replicate_size)
+        whole = not hardware.reshard_after_forward
+        return Cuts(weights=1 if whole else shards, gradients=shards, optimizer=shards, tokens=hardware.cp_size, gathered=not whole)
+    if isinstance(hardware, DeepSpeed):
+        stage, three = hardware.zero_stage, hardware.zero_stage == 3
+        optimizer = HOST if hardware.offload_optimizer else processes
+        weights = (HOST if hardware.offload_param else processes) if three else 1
+        return Cuts(weights=weights, gradients=processes if stage > 1 else 1, optimizer=optimizer, tokens=hardware.sp_size, gathered=three)
+    return Cuts()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Load:
-    """What passes the model at once: rows of so many tokens, the share of them that is trained; over how many devices states are cut."""
+    """What passes the model at once: rows of so many tokens, the share of them that is trained; and what is cut over devices."""
 
     rows: int
     length: float
     labelled: float = 1.0
     cpu: bool = True
-    shards: int = 1
+    cuts: Cuts = Cuts()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,11 +106,6 @@ class Need:
         return self.process + self.weights + self.optimizer + self.copies + max(self.activations + self.logits, self.gradients)
 
 
-def shards(recipe: Recipe) -> int:
-    """Devices over which weights and states are cut; 1: each device holds all."""
-    return 1
-
-
 def need(recipe: Recipe, shape: dict[str, Any], load: Load) -> Need | None:
     """Bytes by part; None where the adapter's size is not known from the recipe."""
     trained = trainable(recipe.adapter, shape)
@@ -94,17 +117,27 @@ def need(recipe: Recipe, shape: dict[str, Any], load: Load) -> Need | None:
         each = QUANTISED[recipe.adapter.quant]
         each = DOUBLE_QUANTISED if recipe.adapter.double_quant and each < 1 else each
         weights -= linear_parameters(shape) * (width - each)
+    cut = load.cuts
+    gathered = _gathered(recipe, shape) if cut.gathered and cut.weights > 1 else 0.0
     states = STATES[recipe.trainer.optim] + (recipe.trainer.ema_decay is not None)
     behind = load.cpu and recipe.hardware.async_save and bool(recipe.trainer.save_steps or recipe.trainer.load_best_model_at_end)
     return Need(
         process=round(PROCESS_BYTES[load.cpu]),
-        weights=round(weights / load.shards),
-        gradients=round(4.0 * trained / load.shards),
-        optimizer=round(4.0 * trained * states / load.shards),
+        weights=round(weights / cut.weights + gathered),
+        gradients=round(4.0 * trained / cut.gradients),
+        optimizer=round(4.0 * trained * states / cut.optimizer),
         copies=round(4.0 * trained * (1 + states)) if behind else 0,
         activations=round(_activations(recipe, shape, load)),
         logits=round(_logits(recipe, shape, load)),
     )
+
+
+def _gathered(recipe: Recipe, shape: dict[str, Any]) -> float:
+    """Weights that are whole at once though cut over devices: two blocks' (one computes, the next is fetched), embedding and head."""
+    width = 4.0 if recipe.trainer.precision is Precision.fp32 else 2.0
+    block = linear_parameters(shape) / shape["num_hidden_layers"]
+    ends = shape["vocab_size"] * shape["hidden_size"] * (1 if shape["tie_word_embeddings"] else 2)
+    return float(width * (2 * block + ends))
 
 
 def _activations(recipe: Recipe, shape: dict[str, Any], load: Load) -> float:
@@ -121,19 +154,19 @@ def _activations(recipe: Recipe, shape: dict[str, Any], load: Load) -> float:
     block = norms + attention + mlp
     # Outputs of each adapter's first matrix, seven a block.
     block += half * 7 * recipe.adapter.r if isinstance(recipe.adapter, Lora) else 0.0
-    tokens = load.rows * load.length
+    tokens = load.rows * load.length / load.cuts.tokens
     kept = hidden * (4.0 if full else half) * blocks + block if recipe.trainer.activation_checkpointing else block * blocks
     holes = (QUANTISED_HOLES if isinstance(recipe.adapter, QLora) else HOLES)[load.cpu]
     # On a GPU the backward pass through a block needs what the head has let go of by then.
     workspace = tokens * block * WORKSPACE_BLOCKS if load.cpu else max(0.0, tokens * block - _logits(recipe, shape, load))
     kept = tokens * kept * holes + workspace
     # Autocast casts fp32 weights and keeps the casts until the backward pass.
-    return float(kept + (half * parameters(shape) if full and half < 4 else 0.0))
+    return float(kept + (half * parameters(shape) if full and half < 4 and not load.cuts.gathered else 0.0))
 
 
 def _logits(recipe: Recipe, shape: dict[str, Any], load: Load) -> float:
     """Padded: all positions, in bf16, and three times in fp32 on the way back. Padding-free: a chunk of the trained ones, and no more."""
-    vocabulary, hidden, tokens = shape["vocab_size"], shape["hidden_size"], load.rows * load.length
+    vocabulary, hidden, tokens = shape["vocab_size"], shape["hidden_size"], load.rows * load.length / load.cuts.tokens
     if recipe.trainer.padding_free is Choice.never:
         return float(tokens * vocabulary * 14.0)
     labelled = tokens * load.labelled

@@ -25,10 +25,13 @@ from tuner.progress import clock
 from tuner.registry import load
 from tuner.runs import lock, mark_done, read_json, write_json, write_text
 from tuner.schema.adapter import QLora
+from tuner.schema.hardware import Distributed
 from tuner.state import note
 from tuner.summary import summarise
 from tuner.tasks import Task
+from tuner.train.callbacks import Interrupted
 from tuner.train.fit import fit
+from tuner.train.ranks import over_ranks, processes
 from tuner.train.tracking import trackers_ready
 
 # How near the loss of a loaded result comes to that before it was saved; a base that was quantised while training is not when measured.
@@ -48,6 +51,8 @@ def execute(run: Run, *, only: tuple[str, ...] = ()) -> None:
         task.check(run, held_out(run))
     if "train" in names:
         trackers_ready(run.recipe.tracking)
+        if isinstance(run.recipe.hardware, Distributed):
+            processes(run.recipe.hardware, run.device)
         task.possible(run)
     for stage in todo:
         if stage.name == "publish":
@@ -102,7 +107,9 @@ def train_stage(run: Run, task: Task) -> dict[str, Any]:
     prepared = run.stage_folder("prepare")
     for name in ("data.json", "audit.json"):
         write_json(run.folder / name, read_json(prepared / name))
-    result = fit(run, task, prepared)
+    result = over_ranks(run) if isinstance(run.recipe.hardware, Distributed) else fit(run, task, prepared)
+    if "interrupted" in result:
+        raise Interrupted(result["interrupted"])
     if run.recipe.data.streaming:
         facts = {"streamed": streamed(run, result["steps"] * run.recipe.trainer.batch_size)}
         write_json(run.folder / "data.json", read_json(run.folder / "data.json") | facts)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tuner.capacity import Capacity
-from tuner.memory import Load, Need, need, shards, with_trainer
+from tuner.capacity import Capacity, planned_processes
+from tuner.memory import Load, Need, cuts, need, with_trainer
 from tuner.schema.recipe import Recipe
 
 USABLE = 0.9  # of the memory there is: the sum is right to within 15 %
@@ -25,22 +25,25 @@ class Chosen:
     said: str
 
 
-def choose(recipe: Recipe, shape: dict[str, Any], *, length: float, place: Capacity) -> Chosen | None:
+def choose(recipe: Recipe, shape: dict[str, Any], *, length: float, place: Capacity, processes: int | None = None) -> Chosen | None:
     """Micro-batch, recomputation and accumulation: as written, else the most rows that fit; None where the sizes are not known.
 
-    Only where not even one row fits is recomputation chosen that the recipe does not ask for: it changes no result.
+    Only where not even one row fits is recomputation chosen that the recipe does not ask for: it changes no result. Of several
+    `processes` (default: as many as are planned) each group that shares rows takes its part of the batch.
     """
-    batch = recipe.trainer.batch_size
+    processes = processes or planned_processes(recipe.hardware)
+    groups = max(1, processes // recipe.hardware.devices_per_row)
+    batch = max(1, recipe.trainer.batch_size // groups)
     written = recipe.hardware.micro_batch_size
     most = batch if place.cpu else min(batch, GPU_MICRO_BATCH)
     sizes = [written] if written else [n for n in range(most, 0, -1) if batch % n == 0]
     asked = recipe.trainer.activation_checkpointing
-    room = place.bytes * USABLE if place.bytes else None
-    cuts = shards(recipe)
+    room = place.bytes * USABLE / (processes if place.cpu else 1) if place.bytes else None  # a machine's memory is for all of them
+    cut = cuts(recipe.hardware, processes)
     tries = [(rows, asked) for rows in sizes] + ([] if written or asked else [(rows, True) for rows in sizes])
     found = []
     for rows, recompute in tries:
-        load = Load(rows=rows, length=length, cpu=place.cpu, shards=cuts)
+        load = Load(rows=rows, length=length, cpu=place.cpu, cuts=cut)
         needed = need(with_trainer(recipe, activation_checkpointing=recompute), shape, load)
         if needed is None:
             return None
@@ -55,6 +58,7 @@ def choose(recipe: Recipe, shape: dict[str, Any], *, length: float, place: Capac
         "as hardware.micro_batch_size says" if written else "the most that fits" if fits else "the least there is" if fits is False else ""
     )
     size = f"{needed.total / 1e9:.1f} GB" + (f" of {place.bytes / 1e9:.1f} GB ({place.source})" if place.bytes else f"; {place.source}")
+    size += f" on each of {processes}" if processes > 1 else ""
     said = f"micro-batch {rows} × {batch // rows}, recomputation {'on' if recompute else 'off'}: {size}" + (f", {why}" if why else "")
     said += "; it does not fit" if fits is False else ""
     passes = batch // rows

@@ -17,6 +17,7 @@ from tuner.errors import Stopped, TuneError
 from tuner.runs import in_use, read_json, write_json
 
 FILE = "state.json"
+OWNER = "TUNER_OWNER"  # in a process that trains for another: the pid of the one that has the run's lock
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def told(state: dict[str, Any]) -> str:
 def note(folder: Path, **values: Any) -> None:
     """Change what is said of a run that this process is doing; nothing where it is not."""
     state = read_state(folder)
-    if state.get("pid") == os.getpid() and state.get("host") == os.uname().nodename:
+    if state.get("pid") in (os.getpid(), int(os.environ.get(OWNER, 0))) and state.get("host") == os.uname().nodename:
         _write(folder, state | values)
 
 

@@ -40,10 +40,10 @@ def main(argv: list[str]) -> int:
             print_notes([told])
         if "--check" in argv:
             return int(
-                load("tuner.checkup").report(_make_run(plan, tell=_silent if "--json" in argv else out.print), as_json="--json" in argv)
+                load("tuner.checkup").report(make_run(plan, tell=_silent if "--json" in argv else out.print), as_json="--json" in argv)
             )
         if "--preview" in argv:
-            run = _make_run(plan, tell=_silent)
+            run = make_run(plan, tell=_silent)
             row = int(argv[argv.index("--preview") + 1])
             return int(load("tuner.preview").report(run, row=row, as_json="--json" in argv))
         with lock(Path(plan.folder)), recorded(Path(plan.folder)):
@@ -82,7 +82,7 @@ def _run(plan: Plan, only: tuple[str, ...]) -> int:
     out.print(f"{plan.name}: {plan.folder}")
     with loading():
         pipeline = load("tuner.pipeline")
-    run = _make_run(plan, tell=out.print)
+    run = make_run(plan, tell=out.print)
     settle_memory()
     out.print(f"libraries loaded in {time.perf_counter() - began:.1f} s")
     try:
@@ -95,7 +95,8 @@ def _run(plan: Plan, only: tuple[str, ...]) -> int:
     return OK
 
 
-def _make_run(plan: Plan, *, tell: Any) -> Any:
+def make_run(plan: Plan, *, tell: Any) -> Any:
+    """A Run of the plan in this process, on its device."""
     recipe = plan.load_recipe()
     _pin(recipe, Path(plan.folder) / "lock.json")
     with loading():
@@ -123,7 +124,7 @@ def _explained(error: Exception, folder: Path) -> Exception:
     return error
 
 
-def _stop_with_parent() -> None:
+def stop_with_parent() -> None:
     """End as on SIGTERM when the command that started us is gone, so that no orphan holds the run folder."""
     parent = os.getppid()
 
@@ -136,7 +137,7 @@ def _stop_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    _stop_with_parent()
+    stop_with_parent()
     for wanted in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
         signal.signal(wanted, _terminate)
     sys.exit(main(sys.argv[1:]))

@@ -29,6 +29,7 @@ def quiet() -> None:
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)  # it sets its own level
     warnings.filterwarnings("ignore", module=r"torch|peft|transformers|accelerate|bitsandbytes")
 
 

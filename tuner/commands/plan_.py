@@ -7,18 +7,20 @@ tune plan memory recipe=my.yaml hardware.memory_gb=24    what would fit another
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
-from tuner.capacity import capacity
+from tuner.capacity import capacity, planned_processes
 from tuner.commands.request import parse, planned
 from tuner.dimensions import trainable
 from tuner.errors import TuneError
 from tuner.estimate import longest, shape
-from tuner.memory import Load, need, shards, with_trainer
+from tuner.memory import Load, cuts, need, with_trainer
 from tuner.placement import USABLE, choose
 from tuner.render import out, print_json, table
 from tuner.schema.adapter import Full, Lora, QLora
+from tuner.schema.hardware import Ddp, DeepSpeed, Distributed, Fsdp, Hardware
 from tuner.schema.recipe import Recipe
 from tuner.schema.trainer import Choice
 
@@ -61,21 +63,32 @@ def main(args: list[str]) -> int:
 
 
 def _rows(recipe: Recipe, dimensions: dict[str, Any], length: int, *, cpu: bool) -> Iterator[dict[str, Any]]:
-    """Each strategy, padded or not, recomputing or not, at 1 row, 4 rows and the whole batch, of the longest and of half that."""
+    """Each strategy, padded or not, recomputing or not, at 1 row, 4 rows and the whole batch, of the longest and of half that.
+
+    Of several devices each way to cut the model over them, at 1 row and 4.
+    """
     own = recipe.adapter
     lora = own if isinstance(own, Lora) and not isinstance(own, QLora) else Lora()
-    strategies = {"full": Full(), "lora": lora, "qlora": own if isinstance(own, QLora) else QLora(r=lora.r)}
-    sizes = sorted({n for n in (1, 4, recipe.trainer.batch_size) if recipe.trainer.batch_size % n == 0})
-    for name, adapter in strategies.items():
-        if trainable(adapter, dimensions) is None:
+    adapters = {"full": Full(), "lora": lora, "qlora": own if isinstance(own, QLora) else QLora(r=lora.r)}
+    processes = planned_processes(recipe.hardware)
+    batch = recipe.trainer.batch_size // max(1, processes // recipe.hardware.devices_per_row)
+    wanted, lengths = [1, 4, batch], sorted({max(1, length // 2), length})
+    places: dict[str, Hardware] = {"": recipe.hardware}
+    if isinstance(recipe.hardware, Distributed):
+        wanted, lengths, places = [1, 4], [length], {"ddp": Ddp(), "fsdp": Fsdp(), "zero2": DeepSpeed(), "zero3": DeepSpeed(zero_stage=3)}
+        places[recipe.hardware.kind] = recipe.hardware
+    sizes = sorted({n for n in wanted if batch % n == 0})
+    for (name, adapter), (over, hardware) in itertools.product(adapters.items(), places.items()):
+        if trainable(adapter, dimensions) is None or (name == "qlora" and over == "zero3"):
             continue
+        strategy, cut = f"{name} {over}".strip(), cuts(hardware, processes)
         for padding, choice in (("free", Choice.always), ("padded", Choice.never)):
             for recompute in (False, True):
                 given = dataclasses.replace(recipe, adapter=adapter)
                 given = with_trainer(given, activation_checkpointing=recompute, padding_free=choice)
                 for micro in sizes:
-                    for tokens in sorted({max(1, length // 2), length}):
-                        found = need(given, dimensions, Load(rows=micro, length=tokens, cpu=cpu, shards=shards(recipe)))
+                    for tokens in lengths:
+                        found = need(given, dimensions, Load(rows=micro, length=tokens, cpu=cpu, cuts=cut))
                         assert found is not None
-                        about = {"strategy": name, "padding": padding, "recompute": "on" if recompute else "off"}
+                        about = {"strategy": strategy, "padding": padding, "recompute": "on" if recompute else "off"}
                         yield about | {"micro_batch": micro, "tokens": tokens} | dataclasses.asdict(found) | {"total": found.total}

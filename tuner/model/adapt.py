@@ -37,8 +37,11 @@ OURS = {
 }  # all else is PEFT's, which refuses a field that it does not know
 
 
-def quantization(adapter: Adapter, dtype: torch.dtype) -> BitsAndBytesConfig | None:
-    """How the base is quantised while training; None unless qlora. Raises TuneError (code 4) when bitsandbytes is missing."""
+def quantization(adapter: Adapter, dtype: torch.dtype, *, cut: bool = False) -> BitsAndBytesConfig | None:
+    """How the base is quantised while training; None unless qlora. Raises TuneError (code 4) when bitsandbytes is missing.
+
+    Weights that FSDP is to `cut` lie in memory as numbers of `dtype`: of bytes it can cut none.
+    """
     if not isinstance(adapter, QLora):
         return None
     try:
@@ -52,6 +55,7 @@ def quantization(adapter: Adapter, dtype: torch.dtype) -> BitsAndBytesConfig | N
         bnb_4bit_quant_type=adapter.quant.value,
         bnb_4bit_use_double_quant=adapter.double_quant,
         bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_quant_storage=dtype if cut else torch.uint8,
     )
 
 

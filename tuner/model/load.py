@@ -8,7 +8,15 @@ from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
-from transformers import AddedToken, AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AddedToken,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from tuner.data.chat import ensure_template
 from tuner.errors import ENVIRONMENT, TuneError
@@ -58,22 +66,38 @@ def load_tokenizer(model: Model, *, progress: Progress) -> tuple[PreTrainedToken
 
 
 def load_base(
-    model: Model, device: torch.device, *, progress: Progress, quantization: Any = None, dtype: torch.dtype | None = None
+    model: Model,
+    device: torch.device,
+    *,
+    progress: Progress,
+    quantization: Any = None,
+    dtype: torch.dtype | None = None,
+    placing: dict[str, Any] | None = None,
 ) -> PreTrainedModel:
-    """The base model in eval mode on `device`, in `dtype` (none: the recipe's). Raises TuneError (code 4) when it cannot be had."""
+    """The base model in eval mode on `device`, in `dtype` (none: the recipe's). Raises TuneError (code 4) when it cannot be had.
+
+    `placing`: what else `from_pretrained` is told of devices; then it has placed the model itself.
+    """
     packed.register()
     options: dict[str, Any] = {"dtype": dtype or DTYPES[model.dtype], "attn_implementation": model.attn_implementation}
+    options |= placing or {}
     if quantization is not None:
         options["quantization_config"] = quantization
     loaded: PreTrainedModel = _pretrained(AutoModelForCausalLM, model, progress=progress, **options)
     _make_room(loaded, model, progress=progress)
-    return loaded.eval() if quantization is not None else _placed(loaded, device)
+    return loaded.eval() if quantization is not None or placing else _placed(loaded, device)
+
+
+def load_config(model: Model, *, progress: Progress) -> PretrainedConfig:
+    """The base model's configuration. Raises TuneError (code 4) when it cannot be had."""
+    config: PretrainedConfig = _pretrained(AutoConfig, model, progress=progress)
+    return config
 
 
 def load_empty(model: Model, *, progress: Progress) -> PreTrainedModel:
     """The base model without weights, on the meta device: modules and configuration. Raises TuneError (code 4) when it cannot be had."""
     packed.register()
-    config = _pretrained(AutoConfig, model, progress=progress)
+    config = load_config(model, progress=progress)
     with torch.device("meta"):
         empty: PreTrainedModel = AutoModelForCausalLM.from_config(config, attn_implementation=model.attn_implementation)
         _make_room(empty, model, progress=progress)

@@ -48,8 +48,8 @@ def register() -> None:
 def supported(model: nn.Module) -> str | None:
     """Why `forward_loss` would not equal the model's own loss ("it caps its logits"), or None when it may be used.
 
-    `model` is a causal language model, as loaded or wrapped by PEFT; wrapped by DDP or FSDP it must take the plain path, because
-    `forward_loss` calls the transformer below the wrapper.
+    `model` is a causal language model, as loaded or wrapped by PEFT. Wrapped by DDP or FSDP it is called as `score_in_forward` has it,
+    because `forward_loss` calls the transformer below the wrapper.
     """
     causal = _causal_lm(model)
     if not isinstance(causal, PreTrainedModel):
@@ -114,6 +114,16 @@ def forward_loss(model: nn.Module, batch: Mapping[str, Any], num_items: int | Te
     if torch.is_autocast_enabled(device):  # it does not reach into labelled_loss, whose gradient is made by hand
         hidden, weight = hidden.to(torch.get_autocast_dtype(device)), weight.to(torch.get_autocast_dtype(device))
     return labelled_loss(hidden[labelled], weight, targets[labelled], num_items, smoothing)
+
+
+def score_in_forward(model: Any) -> None:
+    """Let `model(**batch, num_items=n)` be `forward_loss`: wrappers around the model (DDP, FSDP, autocast) then do their part."""
+    plain = model.forward
+
+    def forward(*args: Any, num_items: int | Tensor | None = None, smoothing: float = 0.0, **batch: Any) -> Any:
+        return plain(*args, **batch) if num_items is None else forward_loss(model, batch, num_items, smoothing=smoothing)
+
+    model.forward = forward
 
 
 def _causal_lm(model: nn.Module) -> Any:

@@ -31,9 +31,11 @@ from tuner.model.kernels import fuse_where
 from tuner.model.load import DTYPES, load_base, load_empty, load_folder, load_tokenizer
 from tuner.schema.adapter import Full, Lora
 from tuner.schema.debug import Overfit
+from tuner.schema.hardware import Fsdp
 from tuner.schema.task import Sft
 from tuner.schema.trainer import Choice
 from tuner.train.optimizers import ready
+from tuner.train.together import wait
 from tuner.train.trainer import TokenTrainer
 
 PROBED = 4  # conversations whose loss is compared before saving and after loading
@@ -90,10 +92,11 @@ def load(run: Run, *, trainable: bool = False, tuned: Path | None = None) -> nn.
     model = run.recipe.model
     if tuned is not None and isinstance(run.recipe.adapter, Full):
         return load_folder(tuned, model, run.device)
-    quantised = quantization(run.recipe.adapter, DTYPES[model.dtype]) if trainable else None
+    quantised = quantization(run.recipe.adapter, DTYPES[model.dtype], cut=isinstance(run.recipe.hardware, Fsdp)) if trainable else None
     # Full fine-tuning updates fp32 weights (autocast computes in the recipe's precision): a step is often below what bf16 can add.
     dtype = torch.float32 if trainable and isinstance(run.recipe.adapter, Full) else None
-    base = load_base(model, run.device, progress=run.tell, quantization=quantised, dtype=dtype)
+    place = (run.loads_on or run.device) if trainable else run.device
+    base = load_base(model, place, progress=run.tell, quantization=quantised, dtype=dtype, placing=run.placing if trainable else None)
     if tuned is not None:
         return attach(base, tuned)
     if not trainable:
@@ -117,7 +120,9 @@ def trainer(run: Run, model: nn.Module, args: TrainingArguments, prepared: Path,
     validation = None
     if run.recipe.trainer.eval_steps:
         validation = run.folder / "validation"
-        write_rows(validation, [row for row, _ in _held_out(run, held_out(run), limit=None)])
+        if run.leads:
+            write_rows(validation, [row for row, _ in _held_out(run, held_out(run), limit=None)])
+        wait()
     rows: Any = TokenRows(prepared)
     if run.recipe.data.streaming:
         rows = stream(run, tokenizer_of(run), _task(run), micro=args.per_device_train_batch_size)
@@ -134,6 +139,7 @@ def trainer(run: Run, model: nn.Module, args: TrainingArguments, prepared: Path,
         padding_free=_padding_free(run, model),
         callbacks=callbacks,
         tell=run.tell,
+        sharing=run.recipe.hardware.devices_per_row,
     )
 
 
@@ -144,6 +150,8 @@ def _padding_free(run: Run, model: nn.Module) -> bool:
         return False
     causal: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     reason: str | None = f"model.attn_implementation={named} was asked for" if named else None
+    if run.recipe.hardware.devices_per_row > 1:
+        reason = "each row is shared by several devices"
     if reason is None:
         before = causal.config._attn_implementation
         try:

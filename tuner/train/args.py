@@ -10,6 +10,7 @@ import torch
 from transformers import TrainingArguments
 
 from tuner.errors import ENVIRONMENT, TuneError
+from tuner.registry import load
 from tuner.schema.hardware import Hardware
 from tuner.schema.recipe import Recipe
 from tuner.schema.trainer import PROJECTED, Optim, Precision, Trainer
@@ -17,15 +18,17 @@ from tuner.schema.trainer import PROJECTED, Optim, Precision, Trainer
 GPU_MICRO_BATCH = 8
 
 
-def micro_batch(trainer: Trainer, hardware: Hardware, device: torch.device) -> int:
-    """Rows in one forward pass. Raises TuneError (code 2) when they do not divide the global batch."""
-    rows = hardware.micro_batch_size
+def micro_batch(trainer: Trainer, hardware: Hardware, device: torch.device, groups: int = 1) -> int:
+    """Rows in one forward pass; `groups` of devices each take their own. Raises TuneError (code 2) when the batch cannot be cut so."""
+    rows, share = hardware.micro_batch_size, trainer.batch_size // groups
+    if trainer.batch_size % (groups * (rows or 1)):
+        parts = f"hardware.micro_batch_size={rows}" if groups == 1 else f"{groups} devices × {rows or 1} rows"
+        what = f"trainer.batch_size={trainer.batch_size} is no multiple of {parts}"
+        where = "hardware.micro_batch_size" if rows else "trainer.batch_size"
+        raise TuneError(what, where, "choose a divisor: the global batch is what a recipe promises")
     if rows is None:
-        limit = trainer.batch_size if device.type == "cpu" else GPU_MICRO_BATCH
-        return max(n for n in range(1, min(limit, trainer.batch_size) + 1) if trainer.batch_size % n == 0)
-    if trainer.batch_size % rows:
-        what = f"trainer.batch_size={trainer.batch_size} is no multiple of hardware.micro_batch_size={rows}"
-        raise TuneError(what, "hardware.micro_batch_size", "choose a divisor: the global batch is what a recipe promises")
+        limit = share if device.type == "cpu" else GPU_MICRO_BATCH
+        return max(n for n in range(1, min(limit, share) + 1) if share % n == 0)
     return rows
 
 
@@ -46,14 +49,17 @@ def _possible(trainer: Trainer, device: torch.device) -> None:
         raise TuneError(what, "trainer.activation_offloading", "leave it out", code=ENVIRONMENT)
 
 
-def arguments(recipe: Recipe, folder: Path, device: torch.device, *, rows: int) -> TrainingArguments:
+def arguments(recipe: Recipe, folder: Path, device: torch.device, *, rows: int, processes: int = 1) -> TrainingArguments:
     """TrainingArguments that write checkpoints under `folder`; saving, rotation and progress are our callbacks'."""
     trainer = recipe.trainer
     _possible(trainer, device)
-    micro = micro_batch(trainer, recipe.hardware, device)
+    groups = processes // recipe.hardware.devices_per_row
+    micro = micro_batch(trainer, recipe.hardware, device, groups)
     steps = total_steps(trainer, rows)
-    recomputed = {"every_n_layers": trainer.checkpoint_every_n_layers, "offload": trainer.activation_offloading}
     extra: dict[str, Any] = {}
+    if trainer.activation_checkpointing:
+        kept = {"every_n_layers": trainer.checkpoint_every_n_layers, "offload": trainer.activation_offloading}
+        extra |= {"activation_checkpointing": True, "activation_checkpointing_kwargs": kept}
     if trainer.optim in PROJECTED:
         extra["optim_target_modules"] = "all-linear"
     if trainer.eval_steps:
@@ -63,11 +69,13 @@ def arguments(recipe: Recipe, folder: Path, device: torch.device, *, rows: int) 
             "metric_for_best_model": "eval_loss",
             "greater_is_better": False,
         }
-    return TrainingArguments(
+    if recipe.hardware.impl:
+        extra |= load(recipe.hardware.impl).arguments(recipe)
+    found = TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=micro,
         per_device_eval_batch_size=micro,
-        gradient_accumulation_steps=trainer.batch_size // micro,
+        gradient_accumulation_steps=trainer.batch_size // (micro * groups),
         max_steps=steps,
         learning_rate=trainer.learning_rate,
         optim=Optim.adamw_torch.value if trainer.optim is Optim.muon else trainer.optim.value,  # Muon: TokenTrainer makes it
@@ -81,8 +89,6 @@ def arguments(recipe: Recipe, folder: Path, device: torch.device, *, rows: int) 
         bf16=trainer.precision is Precision.bf16,
         fp16=trainer.precision is Precision.fp16,
         neftune_noise_alpha=trainer.neftune_noise_alpha,
-        activation_checkpointing=trainer.activation_checkpointing,
-        activation_checkpointing_kwargs=recomputed if trainer.activation_checkpointing else None,
         label_smoothing_factor=trainer.label_smoothing_factor,
         tf32=trainer.precision is Precision.tf32 if device.type == "cuda" else None,
         logging_steps=trainer.logging_steps,
@@ -102,3 +108,6 @@ def arguments(recipe: Recipe, folder: Path, device: torch.device, *, rows: int) 
         prediction_loss_only=True,
         **extra,
     )
+    if recipe.hardware.impl:
+        load(recipe.hardware.impl).adjust(found, recipe)
+    return found

@@ -14,9 +14,10 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from tuner.errors import GATE, TuneError
+from tuner.errors import GATE, Stopped, TuneError
 from tuner.runs import write_text
 from tuner.train.checkpoints import all_checkpoints, step_of
+from tuner.train.together import either
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 MOST_OVERFLOWS = 20  # steps on end: from 65,536 the loss scale has then fallen below a tenth
@@ -132,10 +133,18 @@ class GradientsFlow(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
     ) -> None:
         """Before the first update."""
-        if not self.seen and not any(p.grad is not None and p.grad.any() for p in model.parameters() if p.requires_grad):
+        if not self.seen and not either(any(_flows(p) for p in model.parameters() if p.requires_grad)):
             fix = "what is trained is not used: look at `adapter` (its targets), and at `data` (rows with something to learn)"
             raise TuneError("no gradient reaches what is trained", f"training step {state.global_step + 1}", fix, code=GATE)
         self.seen = True
+
+
+def _flows(parameter: Any) -> bool:
+    """Whether a parameter has a gradient other than zero, in the part that is held here; DeepSpeed keeps its gradients to itself."""
+    gradient = parameter.grad
+    if gradient is None:
+        return hasattr(parameter, "ds_id") or hasattr(parameter, "_hp_mapping")
+    return bool((gradient.to_local() if hasattr(gradient, "to_local") else gradient).any())
 
 
 class SaveAtBest(TrainerCallback):
@@ -159,11 +168,15 @@ def out_of_patience(history: list[dict[str, float]], patience: int | None) -> bo
     return patience is not None and bool(losses) and len(losses) > patience + losses.index(min(losses))
 
 
-class Interrupt(TrainerCallback):
-    """On SIGINT, SIGTERM, SIGUSR1 or SIGHUP: finish the step, save, stop. `signal_number` says afterwards that it was so."""
+class Interrupted(Stopped):
+    """A signal stopped training, after a checkpoint where one can be written."""
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self.tell = tell
+
+class Interrupt(TrainerCallback):
+    """On SIGINT, SIGTERM, SIGUSR1 or SIGHUP: finish the step, save, stop. `stops` says afterwards that it was so, here or elsewhere."""
+
+    def __init__(self, tell: Callable[[str], None], *, saves: bool = True) -> None:
+        self.tell, self.saves, self.stops = tell, saves, False
         self.signal_number: int | None = None
         self.before: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
@@ -172,14 +185,18 @@ class Interrupt(TrainerCallback):
     def _received(self, number: int, frame: FrameType | None) -> None:
         if self.signal_number is None:
             self.signal_number = number
-            self.tell("stopping after this step; a checkpoint will be saved (Ctrl-C once more: stop at once)")
+            saved = "a checkpoint will be saved" if self.saves else "nothing is saved of it"
+            self.tell(f"stopping after this step; {saved} (Ctrl-C once more: stop at once)")
         elif number == signal.SIGINT:  # a cluster sends SIGTERM after its SIGUSR1: that one changes nothing
             raise KeyboardInterrupt
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Between two steps is where a checkpoint is exact."""
-        if self.signal_number is not None:
+        self.stops = either(self.signal_number is not None)
+        if self.stops and self.saves:
             control.should_save = control.should_training_stop = True
+        elif self.stops:
+            raise Interrupted(self.signal_number or signal.SIGTERM)
 
     def release(self) -> None:
         """Give the signals back."""

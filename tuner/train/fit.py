@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
+import signal
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors import safe_open
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments, set_seed
 
@@ -15,45 +15,36 @@ from tuner import progress
 from tuner.capacity import bf16_units
 from tuner.context import Run
 from tuner.data.store import TokenRows
-from tuner.errors import ENVIRONMENT, Stopped, TuneError
 from tuner.model.adapt import describe, fast_lora
 from tuner.registry import load
 from tuner.render import number
 from tuner.schema.adapter import AdaLora
 from tuner.schema.beyond_lora import Virtual
-from tuner.schema.debug import LrFinder
+from tuner.schema.debug import LrFinder, Profile
 from tuner.schema.trainer import Precision
 from tuner.state import note
 from tuner.train.adalora import Allocation
 from tuner.train.args import arguments
 from tuner.train.average import Ema, settle
 from tuner.train.budget import affordable
-from tuner.train.callbacks import GradientsFlow, Interrupt, Log, LossGuard, SaveAtBest, out_of_patience
-from tuner.train.checkpoints import PREFIX, broken, newest, step_of
+from tuner.train.callbacks import GradientsFlow, Interrupt, Interrupted, Log, LossGuard, SaveAtBest, out_of_patience
+from tuner.train.checkpoints import PREFIX, newest, step_of
 from tuner.train.oom import out_of_memory, too_large
 from tuner.train.placing import dimensions, longest, placed
+from tuner.train.result import Savable, best_of, gathered, write
 from tuner.train.saving import Checkpoints, SaveFirst, SavesBehind, Writer
+from tuner.train.together import came_up, complete, from_leader
 from tuner.train.tracking import trackers
 
 
-class Trainable(Protocol):
+class Trainable(Savable, Protocol):
     """The part of a task that training needs."""
-
-    def load(self, run: Run, *, trainable: bool) -> nn.Module:
-        """The model to train."""
 
     def trainer(self, run: Run, model: nn.Module, args: TrainingArguments, prepared: Path, callbacks: list[TrainerCallback]) -> Trainer:
         """A trainer over the prepared rows."""
 
     def probe(self, run: Run, model: nn.Module) -> float:
         """The loss of a few training rows."""
-
-    def save(self, run: Run, model: Any, folder: Path) -> None:
-        """Write the result."""
-
-
-class Interrupted(Stopped):
-    """A signal stopped training after a checkpoint."""
 
 
 def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
@@ -62,26 +53,30 @@ def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
     torch.use_deterministic_algorithms(run.device.type == "cpu", warn_only=True)
     # It would write to every new tensor, for code that reads what nobody wrote.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    model = task.load(run, trainable=True)
+    folder, rows, shape = run.folder / "checkpoints", TokenRows(prepared), dimensions(run)
+    length = run.recipe.task.max_length if run.recipe.data.streaming else longest(rows, run.recipe.task.max_length)
+    args = arguments(placed(run, shape, length), folder, run.device, rows=len(rows), processes=run.world)
+    complete(run.world)
+    run.placing = load(run.recipe.hardware.impl).loading(run.recipe.hardware) if run.recipe.hardware.impl else {}
+    model = task.load(run, trainable=True)  # not before: how it is loaded may depend on the strategy, which the arguments set up
     counts = describe(model)
     share = counts["trainable"] / counts["parameters"]
     run.tell(f"training {number(counts['trainable'])} of {number(counts['parameters'])} parameters ({share:.2%}) on {_place(run)}")
-    folder = run.folder / "checkpoints"
-    rows = TokenRows(prepared)
-    length = run.recipe.task.max_length if run.recipe.data.streaming else longest(rows, run.recipe.task.max_length)
-    args = arguments(placed(run, model, length), folder, run.device, rows=len(rows))
-    checkpoint = newest(folder, tell=run.tell)
+    checkpoint = from_leader(lambda: newest(folder, tell=run.tell))
     if checkpoint:
         run.tell(f"going on from step {step_of(checkpoint)} of {args.max_steps}")
     narrow = _in_fp32(model, args)
-    affordable(run, model, steps=args.max_steps)
-    interrupt, log = Interrupt(run.tell), Log(run.folder / "train_log.jsonl")
+    if run.leads:
+        affordable(run, model, steps=args.max_steps)
+    interrupt, log = Interrupt(run.tell, saves="distributed_config" not in run.placing), Log(run.folder / "train_log.jsonl")
     writer = Writer(background=run.recipe.hardware.async_save)
     try:
         note(run.folder, step=step_of(checkpoint) if checkpoint else 0, steps=args.max_steps)
-        with progress.training(args.max_steps, step_of(checkpoint) if checkpoint else 0) as report, fast_lora(model, args):
+        shown = progress.training(args.max_steps, step_of(checkpoint) if checkpoint else 0) if run.leads else nullcontext(log.report)
+        with shown as report, fast_lora(model, args):
             log.report = report
             trainer = task.trainer(run, model, args, prepared, _callbacks(run, interrupt, log, writer))
+            came_up(run.recipe.hardware, trainer)
             if isinstance(trainer, SavesBehind) and writer.background and not isinstance(run.recipe.adapter, AdaLora | Virtual):
                 trainer.writer = writer  # PEFT makes what is saved of these two from the living model
             at = _trained(run, trainer, model, checkpoint, args.max_steps)
@@ -89,18 +84,19 @@ def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-        raise too_large(run.recipe, dimensions(model), length=length, cpu=run.device.type == "cpu", error=error) from error
+        raise too_large(run.recipe, shape, length=length, cpu=run.device.type == "cpu", error=error) from error
     finally:
         writer.join()
         interrupt.release()
-    if interrupt.signal_number is not None and newest(folder, tell=run.tell) == folder / f"{PREFIX}{trainer.state.global_step}":
+    if interrupt.stops and from_leader(lambda: newest(folder, tell=run.tell)) == folder / f"{PREFIX}{trainer.state.global_step}":
         run.tell(f"stopped at step {trainer.state.global_step}; the same command goes on from here")
-        raise Interrupted(interrupt.signal_number)
+        raise Interrupted(interrupt.signal_number or signal.SIGTERM)
     if not run.recipe.debug.keeps:
         return {"steps": trainer.state.global_step, "tokens": trainer.state.num_input_tokens_seen, **counts}
-    best, chosen = _best(run, trainer, model)
+    best, chosen = best_of(run, trainer, model)
     settle(trainer, model, run.recipe.trainer.optim, chosen or at)
-    files = _save(run, task, model)
+    model = gathered(run, task, trainer, model)
+    files = write(run, task, model) if run.leads else []
     for parameter, dtype in narrow:  # as it is once loaded
         parameter.data = parameter.data.to(dtype)
     return {
@@ -108,7 +104,7 @@ def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
         "seconds_before": log.before if checkpoint else 0.0,
         "steps": trainer.state.global_step,
         "best_step": best,
-        "probe_loss": task.probe(run, model),
+        "probe_loss": task.probe(run, model) if run.leads else None,
         "tokens": trainer.state.num_input_tokens_seen,
         **counts,
     }
@@ -133,20 +129,6 @@ def _place(run: Run) -> str:
         return str(run.device.type)
     slow = "no bf16 instructions: trainer.precision=fp32 may be faster"
     return f"{run.device.type} ({', '.join(units) or slow})"
-
-
-def _best(run: Run, trainer: Any, model: nn.Module) -> tuple[int | None, Path | None]:
-    """The best step where it is asked for; and its checkpoint, with whose weights the model leaves, where it is not the last."""
-    best = trainer.state.best_global_step if run.recipe.trainer.load_best_model_at_end else None
-    if not best or best == trainer.state.global_step:
-        return best, None
-    run.tell(f"keeping step {best}, the lowest held-out loss ({trainer.state.best_metric:.4f})")
-    lowest = run.folder / "checkpoints" / f"{PREFIX}{best}"
-    if reason := broken(lowest):
-        fix = "delete the folder `checkpoints` beside it and run again: training starts over"
-        raise TuneError(f"the checkpoint of the best step {best} cannot be used: {reason}", str(lowest), fix, code=ENVIRONMENT)
-    trainer._load_from_checkpoint(str(lowest), model)
-    return best, lowest
 
 
 def _in_fp32(model: nn.Module, args: TrainingArguments) -> list[tuple[nn.Parameter, torch.dtype]]:
@@ -175,10 +157,10 @@ def _finished(checkpoint: Path, max_steps: int, patience: int | None) -> bool:
 def _callbacks(run: Run, interrupt: Interrupt, log: Log, writer: Writer) -> list[TrainerCallback]:
     trainer = run.recipe.trainer
     debug = run.recipe.debug
-    found: list[TrainerCallback] = [SaveFirst(), log, interrupt]
+    found: list[TrainerCallback] = [SaveFirst(), *([log] if run.leads else []), interrupt]
     if not isinstance(debug, LrFinder):
         found.insert(1, LossGuard(trainer.max_loss_factor))
-    if debug.impl:
+    if debug.impl and (run.leads or not isinstance(debug, Profile)):
         found.append(load(debug.impl).watch(run, debug))
     if trainer.load_best_model_at_end or trainer.early_stopping_patience:
         found.append(SaveAtBest(trainer.early_stopping_patience))
@@ -190,21 +172,5 @@ def _callbacks(run: Run, interrupt: Interrupt, log: Log, writer: Writer) -> list
         *found,
         GradientsFlow(),
         Checkpoints(trainer.save_total_limit, writer, lambda step: note(run.folder, step=step)),
-        *trackers(run),
+        *(trackers(run) if run.leads else ()),
     ]
-
-
-def _save(run: Run, task: Trainable, model: Any) -> list[str]:
-    """Write the result beside, check that its weights can be read, then move each file to its place; returns where they are."""
-    beside = run.folder / ".saving"
-    shutil.rmtree(beside, ignore_errors=True)
-    task.save(run, model, beside)
-    for weights in beside.glob("*.safetensors"):
-        with safe_open(str(weights), framework="pt") as tensors:
-            assert tensors.keys()
-    (beside / "README.md").unlink(missing_ok=True)  # PEFT's own card; ours is written with the metrics
-    saved = sorted(beside.iterdir())
-    for path in saved:
-        path.replace(run.folder / path.name)
-    beside.rmdir()
-    return [str(run.folder / path.name) for path in saved]

@@ -1,4 +1,4 @@
-"""Where `hardware.micro_batch_size` is left to us: `placed(run, model, rows)` gives the recipe with what fits, and says so in one line."""
+"""Where `hardware.micro_batch_size` is left to us: `placed(run, shape, length)` gives the recipe with what fits, and says so."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from tuner.capacity import Capacity, capacity
 from tuner.context import Run
 from tuner.data.store import TokenRows
 from tuner.dimensions import shape_of
 from tuner.memory import with_trainer
+from tuner.model.load import load_config
 from tuner.placement import choose
 from tuner.schema.recipe import Recipe
 
 
-def dimensions(model: nn.Module) -> dict[str, Any] | None:
-    """A loaded model's dimensions; None where it is not Llama-like."""
-    found: Any = model.config
-    return shape_of(found.get_text_config().to_dict())
+def dimensions(run: Run) -> dict[str, Any] | None:
+    """The model's dimensions; None where it is not Llama-like. Raises TuneError (code 4) where its configuration cannot be had."""
+    return shape_of(load_config(run.recipe.model, progress=run.tell).get_text_config().to_dict())
 
 
 def longest(rows: TokenRows, limit: int) -> int:
@@ -31,16 +30,16 @@ def longest(rows: TokenRows, limit: int) -> int:
     return int(np.diff(rows.ends, prepend=0).max())
 
 
-def placed(run: Run, model: nn.Module, length: int) -> Recipe:
+def placed(run: Run, shape: dict[str, Any] | None, length: int) -> Recipe:
     """The recipe with micro-batch and recomputation chosen; as it is where they are written, or sizes are not known."""
-    recipe, shape = run.recipe, dimensions(model)
+    recipe = run.recipe
     if recipe.hardware.micro_batch_size or shape is None:
         return recipe
     place = capacity(recipe.hardware)
     if run.device.type == "cuda" and recipe.hardware.memory_gb is None:
         total = torch.cuda.get_device_properties(run.device).total_memory
         place = Capacity(bytes=total, cpu=False, source="this GPU")
-    chosen = choose(recipe, shape, length=length, place=place)
+    chosen = choose(recipe, shape, length=length, place=place, processes=run.world)
     if chosen is None:
         return recipe
     run.tell(f"memory plan: {chosen.said}")

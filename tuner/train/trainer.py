@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from peft.optimizers import create_loraplus_optimizer
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Sampler, Subset
 from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
@@ -26,7 +26,9 @@ from tuner.train.adalora import penalty, restore
 from tuner.train.average import Ema
 from tuner.train.oom import Room
 from tuner.train.optimizers import MuonAdamW, keeping_projections
+from tuner.train.rows import Even, Filled, share_of
 from tuner.train.saving import SavesBehind
+from tuner.train.together import total, totals
 
 Item = dict[str, Any]
 
@@ -50,15 +52,20 @@ class TokenTrainer(SavesBehind):
         padding_free: bool,
         callbacks: list[TrainerCallback],
         tell: Callable[[str], None] = lambda text: None,
+        sharing: int = 1,
     ) -> None:
         self.padding_free, self.adapter, self.optim = padding_free, adapter, optim
         self.room = Room(tell)
+        self.alone = args.world_size == 1
+        self.sharing, self.groups = sharing, args.world_size // sharing
+        if padding_free:
+            packed.score_in_forward(model)
         collate = _flat if padding_free else _padded(tokenizer)
         super().__init__(
             model=model,
             args=args,
             data_collator=collate,
-            train_dataset=rows,
+            train_dataset=rows if self.alone or isinstance(rows, Stream) else Filled(rows),
             eval_dataset=eval_rows,
             processing_class=tokenizer,
             callbacks=callbacks,
@@ -81,12 +88,13 @@ class TokenTrainer(SavesBehind):
         if not self.padding_free:
             try:
                 self.label_smoother = smoother if model.training else None  # held-out loss is that of the labels
-                return cast(Tensor, super().compute_loss(model, inputs, False, num_items_in_batch))
+                loss = cast(Tensor, super().compute_loss(model, inputs, False, num_items_in_batch))
+                return loss if model.training else loss / self.groups
             finally:
                 self.label_smoother = smoother
         count = num_items_in_batch if num_items_in_batch is not None else (inputs["labels"][:, 1:] != packed.IGNORE).sum()
-        with self.accelerator.autocast():  # accelerate wraps `model.forward`, which forward_loss does not call
-            return packed.forward_loss(model, inputs, count, smoothing=self.args.label_smoothing_factor if model.training else 0.0)
+        loss = cast(Tensor, model(**inputs, num_items=count, smoothing=self.args.label_smoothing_factor if model.training else 0.0))
+        return loss * self.args.world_size if model.training else loss  # of which the gradients' mean is taken
 
     def create_optimizer(self, *args: Any, **options: Any) -> torch.optim.Optimizer:
         """Transformers' choice, or Muon; with LoRA+ the second matrices in a group of their own."""
@@ -116,9 +124,16 @@ class TokenTrainer(SavesBehind):
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None) -> Tensor:
         """One forward and backward pass; in smaller parts once memory has run out."""
-        self.state.num_input_tokens_seen += int(inputs["input_ids"].numel() if self.padding_free else inputs["attention_mask"].sum())
+        seen = inputs["input_ids"].numel() if self.padding_free else inputs["attention_mask"].sum()
+        self.state.num_input_tokens_seen += total(int(seen)) // self.sharing
         parent: Any = super()
         return self.room.step(self, inputs, lambda part: parent.training_step(model, part, num_items_in_batch))
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
+        """Of one process Transformers' own; of several the same order, each row once."""
+        if self.alone:
+            return super()._get_train_sampler(train_dataset)
+        return Even(train_dataset, self.args.per_device_train_batch_size * self.groups)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches of prepared rows; or of a stream, from the sample at which training stands."""
@@ -137,22 +152,26 @@ class TokenTrainer(SavesBehind):
         """Held-out loss, the mean over all trained tokens. Transformers' is a mean over batches, which the micro-batch would change."""
         model: Any = self.model
         held_out: Any = dataloader.dataset
+        if not self.alone:  # Accelerate's loader would measure some rows twice
+            mine = share_of(len(held_out), rank=self.args.process_index // self.sharing, world=self.groups)
+            dataloader = DataLoader(Filled(held_out), self.args.per_device_eval_batch_size, sampler=mine, collate_fn=self.data_collator)
         measuring(model)
         if self.optim in SCHEDULE_FREE:  # which hold the averaged weights beside those that they step from
             cast(Any, self.optimizer).eval()
-        total, tokens = 0.0, 0
+        loss_sum, tokens = 0.0, 0
         ema = next((c for c in self.callback_handler.callbacks if isinstance(c, Ema)), None)
         with ema.measured(model) if ema else nullcontext():
             for batch in dataloader:
                 inputs = self._prepare_inputs(batch)
                 count = int((inputs["labels"][:, 1:] != packed.IGNORE).sum())
-                if count:
-                    mean = self.compute_loss(model, inputs, num_items_in_batch=torch.tensor(count, device=self.args.device))
-                    total, tokens = total + float(mean) * count, tokens + count
+                if count or not self.alone:  # the others' passes need this one's
+                    mean = self.compute_loss(model, inputs, num_items_in_batch=torch.tensor(max(1, count), device=self.args.device))
+                    loss_sum, tokens = loss_sum + float(mean) * count, tokens + count
+        loss_sum, trained = totals(loss_sum, float(tokens))
         return EvalLoopOutput(
             predictions=None,  # type: ignore[arg-type]
             label_ids=None,
-            metrics={f"{metric_key_prefix}_loss": total / tokens if tokens else math.nan},
+            metrics={f"{metric_key_prefix}_loss": loss_sum / trained if trained else math.nan},
             num_samples=len(held_out),
         )
 

@@ -61,7 +61,8 @@ class Rising(TrainerCallback):
         rates = self.rates[: len(self.smoothed)]
         found = suggest(rates, self.smoothed)
         curve = [{"learning_rate": r, "loss": lo, "smoothed": s} for r, lo, s in zip(rates, self.losses, self.smoothed, strict=True)]
-        write_json(self.run.folder / "lr_finder.json", {"suggestion": found, "curve": curve})
+        if self.run.leads:
+            write_json(self.run.folder / "lr_finder.json", {"suggestion": found, "curve": curve})
         for line in drawn(rates, self.smoothed):
             self.run.tell(line)
         if found is None:
