@@ -94,7 +94,8 @@ class Lab:
 
 def environ(**more: str) -> dict[str, str]:
     """The tests' environment for a child process."""
-    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | more
+    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    return os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"} | more
 
 
 def make_lab(folder: Path, *, rows: int = 40, held_out: int = 8, recipe: str = RECIPE) -> Lab:

@@ -121,6 +121,7 @@ STRATEGIES = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:inner dimension")  # of a model as small as this one
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_a_strategy_over_nccl_trains_as_one_process(lab: Lab, name: str) -> None:
     """One process is what one GPU has; its plugins, kernels, checkpoints and results are those of many."""

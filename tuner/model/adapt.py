@@ -207,6 +207,7 @@ def attach(base: PreTrainedModel, folder: Path) -> PeftModel:
 
 def describe(model: torch.nn.Module) -> dict[str, Any]:
     """Parameter counts: the base model's, and how many are trained."""
-    count = [(p.numel() * (2 if is_4bit(p) else 1), p.requires_grad) for p in model.parameters()]
+    # Of a weight that DeepSpeed has cut nothing is here but its size.
+    count = [(getattr(p, "ds_numel", p.numel()) * (2 if is_4bit(p) else 1), p.requires_grad) for p in model.parameters()]
     trainable = sum(n for n, trained in count if trained)
     return {"parameters": sum(n for n, _ in count) - (trainable if isinstance(model, PeftModel) else 0), "trainable": trainable}

@@ -136,7 +136,8 @@ def _in_fp32(model: nn.Module, args: TrainingArguments) -> list[tuple[nn.Paramet
 
     Returns what was changed, and from which format.
     """
-    found = [p for p in model.parameters() if p.requires_grad and p.dtype != torch.float32] if args.bf16 or args.fp16 else []
+    narrow = [p for p in model.parameters() if p.requires_grad and p.dtype != torch.float32 and not hasattr(p, "ds_id")]
+    found = narrow if args.bf16 or args.fp16 else []
     before = [(parameter, parameter.dtype) for parameter in found]
     for parameter in found:
         parameter.data = parameter.data.float()

@@ -80,8 +80,20 @@ def over_ranks(run: Run) -> dict[str, Any]:
 def _launch(run: Run, count: int, failed: list[BaseException]) -> None:
     """torchrun's agent; off the main thread it leaves our signal handlers alone."""
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # what failed is told by us
+    os.environ |= {OWNER: str(os.getpid()), "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SHUTDOWN_S)}
+    try:
+        config = _configuration(run.folder / FOLDER, count)
+        elastic_launch(config, sys.executable)("-m", "tuner.rank", str(run.folder / "plan.json"), str(count))
+    except BaseException as error:  # told by the main thread
+        failed.append(error)
+    finally:
+        os.environ.pop(OWNER, None)
+
+
+def _configuration(folder: Path, count: int) -> LaunchConfig:
+    """One machine; the output of all but the leader goes into the folder."""
     kept = dict.fromkeys(range(1, count), Std.ALL)
-    config = LaunchConfig(
+    return LaunchConfig(
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=count,
@@ -90,16 +102,8 @@ def _launch(run: Run, count: int, failed: list[BaseException]) -> None:
         rdzv_endpoint="localhost:0",
         local_addr="localhost",
         max_restarts=0,
-        shutdown_timeout=SHUTDOWN_S,
-        logs_specs=DefaultLogsSpecs(log_dir=str(run.folder / FOLDER), redirects=kept or Std.NONE),
+        logs_specs=DefaultLogsSpecs(log_dir=str(folder), redirects=kept or Std.NONE),
     )
-    os.environ[OWNER] = str(os.getpid())
-    try:
-        elastic_launch(config, sys.executable)("-m", "tuner.rank", str(run.folder / "plan.json"), str(count))
-    except BaseException as error:  # told by the main thread
-        failed.append(error)
-    finally:
-        os.environ.pop(OWNER, None)
 
 
 @contextmanager
@@ -141,8 +145,8 @@ def _error(run: Run, folder: Path, failed: BaseException) -> BaseException:
     lines = logs[0].read_text(encoding="utf-8", errors="replace").strip().splitlines()[-LAST_LINES:] if logs else []
     ended = f"was ended by signal {-failure.exitcode}" if failure.exitcode < 0 else f"ended with exit code {failure.exitcode}"
     what = "\n".join([f"process {rank} of the training {ended}", *lines])
-    why = "" if lines else "; one that is killed had too little memory, mostly"
-    fix = f"the same command goes on from the last checkpoint{why}"
+    why = "one that is killed had too little memory, mostly" if failure.exitcode < 0 else "its error stands above"
+    fix = "the same command goes on from the last checkpoint" + ("" if lines else f"; {why}")
     return TuneError(what, str(folder), fix, code=ENVIRONMENT if failure.exitcode < 0 else BUG)
 
 

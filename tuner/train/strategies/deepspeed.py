@@ -9,6 +9,7 @@ from accelerate.parallelism_config import ParallelismConfig
 from accelerate.utils import DeepSpeedSequenceParallelConfig
 from torch import Tensor, nn
 from transformers import TrainingArguments
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from tuner.errors import ENVIRONMENT, TuneError
 from tuner.registry import load
@@ -85,4 +86,5 @@ def whole(model: nn.Module) -> dict[str, Tensor] | None:
     for name, parameter in trained.items():
         with load("deepspeed").zero.GatheredParameters([parameter]) if hasattr(parameter, "ds_id") else nullcontext():
             found[name] = parameter.detach().cpu().clone()
+    unset_hf_deepspeed_config()  # what is loaded from here on is whole
     return found
