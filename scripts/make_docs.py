@@ -49,7 +49,7 @@ NOTES = {
     "lora_target": "`all` is `all-linear`, the default; `q_proj,v_proj` is `[q_proj, v_proj]`",
     "val_set_size": "a share below 1; for a number of rows, make an eval file",
     "val_size": "a share below 1; for a number of rows, make an eval file",
-    "num_gpus": "one device so far",
+    "num_gpus": "of `hardware: ddp`, `fsdp` or `deepspeed`: [several devices](hardware.md)",
     "dataset": "`data.id` for a Hub dataset",
     "model_name_or_path": "or an option: `- model: smollm2-135m` in `defaults`",
     "gpu": "`cuda`, or `mps`; `auto` finds it",

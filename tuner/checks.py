@@ -5,6 +5,7 @@ The ranges of single keys stand in the schema; what needs the machine (device, d
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,6 +44,9 @@ def measuring(recipe: Recipe) -> Iterator[Finding]:
     for key in ("load_best_model_at_end", "early_stopping_patience"):
         if getattr(recipe.trainer, key) and not recipe.trainer.eval_steps:
             yield f"trainer.{key}", f"`trainer.{key}` needs `trainer.eval_steps`", "set `trainer.eval_steps=10`, say"
+        elif getattr(recipe.trainer, key) and recipe.trainer.eval_steps > (recipe.trainer.max_steps or math.inf):
+            what = f"`trainer.eval_steps` ({recipe.trainer.eval_steps}) is above `trainer.max_steps`: nothing is ever measured"
+            yield "trainer.eval_steps", what, f"lower it, or leave `trainer.{key}` out"
 
 
 def precision(recipe: Recipe) -> Iterator[Finding]:
@@ -56,9 +60,15 @@ def precision(recipe: Recipe) -> Iterator[Finding]:
 def starting(recipe: Recipe) -> Iterator[Finding]:
     """A start that moves the base is saved as what was learned since: by PEFT's arithmetic, which knows the two matrices alone."""
     adapter, key = recipe.adapter, "adapter.init_lora_weights"
-    if not isinstance(adapter, Lora) or adapter.init_lora_weights not in MOVES_THE_BASE:
+    if not isinstance(adapter, Lora):
         return
     start = adapter.init_lora_weights
+    if start is Init.eva and isinstance(adapter, QLora):
+        yield key, "EVA makes its matrices anew, by the shape of weights that are not quantised", "use `adapter=eva`, or `adapter=qlora`"
+    if start is Init.orthogonal and any(rank % 2 for rank in (adapter.r, *adapter.rank_pattern.values())):
+        yield "adapter.r", "an orthogonal start gives half of the rank to each matrix, and the rank is odd", "make it even"
+    if start not in MOVES_THE_BASE:
+        return
     for beside in ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern"):
         if getattr(adapter, beside):
             yield key, f"`{key}={start}` contradicts `adapter.{beside}`", "remove one of the two"
@@ -82,8 +92,10 @@ def new_tokens(recipe: Recipe) -> Iterator[Finding]:
             f"{adapter.label} trains no embeddings, and `{key}` would leave them untrained",
             "use LoRA (or its kin), or `adapter=full`",
         )
-    if isinstance(adapter, Lora) and adapter.init_lora_weights in MOVES_THE_BASE:
-        what = f"`adapter.init_lora_weights={adapter.init_lora_weights}` is saved by PEFT without the rows of new tokens"
+    if any(not token.strip() for token in recipe.model.add_tokens):
+        yield key, f"a token of `{key}` is empty", "leave it out"
+    if isinstance(adapter, Lora) and adapter.init_lora_weights in (*MOVES_THE_BASE, Init.eva):
+        what = f"`adapter.init_lora_weights={adapter.init_lora_weights}` makes, or saves, its matrices without the rows of new tokens"
         yield key, what, "use `adapter=lora`"
 
 
@@ -104,9 +116,19 @@ def going_on(recipe: Recipe) -> Iterator[Finding]:
 def ranks(recipe: Recipe) -> Iterator[Finding]:
     """AdaLoRA cuts ranks; blocks are counted of named modules."""
     adapter = recipe.adapter
+    for name in ("target_modules", "rank_pattern", "alpha_pattern"):
+        value = getattr(adapter, name, None)
+        if name == "target_modules" and value == []:
+            yield f"adapter.{name}", "`adapter.target_modules` is empty: nothing would be trained", "name modules, or `all-linear`"
+        if isinstance(value, dict) and any(not isinstance(n, int) or n < 1 for n in value.values()):
+            yield f"adapter.{name}", f"`adapter.{name}` is {value}: each is a whole number from 1 on", "mend it"
     if isinstance(adapter, AdaLora) and adapter.target_r >= adapter.init_r:
         what = f"`adapter.target_r` ({adapter.target_r}) is not below `adapter.init_r` ({adapter.init_r}): AdaLoRA cuts ranks"
         yield "adapter.target_r", what, "lower it, or use `adapter=lora`"
+    steps = recipe.trainer.max_steps
+    if isinstance(adapter, AdaLora) and steps and (adapter.tinit or 0) + (adapter.tfinal or 0) >= steps:
+        what = f"AdaLoRA has no step to cut ranks: {adapter.tinit or 0} before and {adapter.tfinal or 0} after, of {steps}"
+        yield "adapter.tinit", what, "lower `adapter.tinit` or `adapter.tfinal`, or train longer"
     targets = adapter.target_modules if isinstance(adapter, LowRank) and adapter.layers_to_transform is not None else "all-linear"
     if isinstance(targets, str) and targets != "all-linear":
         what = "`adapter.layers_to_transform` and a regular expression are two ways to choose blocks"

@@ -61,14 +61,18 @@ def parameters(shape: dict[str, Any]) -> int:
 def trainable(adapter: Adapter, shape: dict[str, Any]) -> int | None:
     """Trained parameters; None where the recipe alone does not tell."""
     if isinstance(adapter, Full):
-        return parameters(shape)
-    if not isinstance(adapter, Lora) or adapter.modules_to_save:
+        return None if adapter.freeze or adapter.unfreeze else parameters(shape)
+    if not isinstance(adapter, Lora) or adapter.modules_to_save or adapter.rank_pattern:
         return None
-    maps = linears(shape)
+    maps, excluded = linears(shape), adapter.exclude_modules or []
+    if isinstance(excluded, str) or any("." in name for name in excluded):
+        return None
     if adapter.target_modules != "all-linear":
-        if isinstance(adapter.target_modules, str):
+        if not isinstance(adapter.target_modules, list):
             return None
         maps = {n: maps[n] for n in adapter.target_modules if n in maps}
+    maps = {name: map for name, map in maps.items() if name not in excluded}
     magnitudes = sum(b for _, b in maps.values()) if adapter.use_dora else 0
     block = sum(adapter.r * (a + b) for a, b in maps.values()) + magnitudes
-    return int(block * shape["num_hidden_layers"])
+    chosen = adapter.layers_to_transform
+    return int(block * (shape["num_hidden_layers"] if chosen is None else len(set(chosen))))

@@ -31,7 +31,7 @@ from tuner.summary import summarise
 from tuner.tasks import Task
 from tuner.train.callbacks import Interrupted
 from tuner.train.fit import fit
-from tuner.train.ranks import over_ranks, processes
+from tuner.train.ranks import over_ranks
 from tuner.train.tracking import trackers_ready
 
 # How near the loss of a loaded result comes to that before it was saved; a base that was quantised while training is not when measured.
@@ -51,8 +51,6 @@ def execute(run: Run, *, only: tuple[str, ...] = ()) -> None:
         task.check(run, held_out(run))
     if "train" in names:
         trackers_ready(run.recipe.tracking)
-        if isinstance(run.recipe.hardware, Distributed):
-            processes(run.recipe.hardware, run.device)
         task.possible(run)
     for stage in todo:
         if stage.name == "publish":
@@ -97,6 +95,10 @@ def prepare_stage(run: Run, task: Task) -> dict[str, Any]:
 def baseline_stage(run: Run, task: Task) -> dict[str, Any]:
     """The base model on the held-out rows."""
     rows = _measure(run, task, None)
+    if any(not math.isfinite(row.loss_sum) for row in rows):
+        what = "the base model's loss on the held-out rows is not a number"
+        fix = "its weights are damaged, or `model.dtype` is too narrow for them: try `model.dtype=float32`"
+        raise TuneError(what, "model", fix, code=GATE)
     path = run.stage_folder("baseline") / "rows.jsonl"
     write_rows(path, rows)
     return {"rows": len(rows), "metrics": summary(rows), "files": [path, *keep(held_out(run), path.parent)]}

@@ -7,6 +7,7 @@ from typing import Any
 
 from tuner.errors import nearest
 from tuner.schema.adapter import AdaLora, Full, Lora
+from tuner.schema.beyond_lora import Prefix
 from tuner.schema.debug import LrFinder, Overfit
 from tuner.schema.recipe import Recipe
 from tuner.schema.trainer import OPTIM_ARGS, PROJECTED, SCHEDULE_FREE, Optim, Scheduler
@@ -31,6 +32,8 @@ def optimizers(recipe: Recipe) -> Iterator[Finding]:
             guess = nearest(name, known)
             fix = f"did you mean `{guess}`?" if guess else f"it has: {', '.join(known)}" if known else "leave it out"
             yield "trainer.optim_args", f"`{trainer.optim}` has no setting `{name}`", fix
+    if trainer.optim_args.get("nesterov") is True and (not trainer.optim_args.get("momentum") or trainer.optim_args.get("dampening")):
+        yield "trainer.optim_args", "Nesterov's step needs `momentum`, and no `dampening`", "set `momentum: 0.9`, say"
     if trainer.optim in SCHEDULE_FREE and trainer.lr_scheduler_type is not Scheduler.constant:
         what = f"`{trainer.optim}` averages instead of lowering the rate, and `trainer.lr_scheduler_type` is {trainer.lr_scheduler_type}"
         yield "trainer.lr_scheduler_type", what, "set `trainer.lr_scheduler_type=constant` (`warmup_ratio` still warms it up)"
@@ -60,13 +63,16 @@ def _unlike(value: Any, kind: Any) -> str:
         return "" if isinstance(value, bool) else "true or false"
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if kind is int:
-        return "" if number and value >= 1 and value == int(value) else "a whole number from 1 on"
+        return "" if number and isinstance(value, int) and value >= 1 else "a whole number from 1 on"
     return "" if number and value >= 0 else "a number from 0 on"
 
 
 def recomputing(recipe: Recipe) -> Iterator[Finding]:
     """How activations are kept belongs to checkpointing them."""
     trainer = recipe.trainer
+    if trainer.activation_checkpointing and isinstance(recipe.adapter, Prefix):
+        what = "a prefix stands in the cache of keys and values, and blocks that are computed again have none"
+        yield "trainer.activation_checkpointing", what, "leave it out, or use `adapter=lora`"
     asked = {"checkpoint_every_n_layers": trainer.checkpoint_every_n_layers > 1, "activation_offloading": trainer.activation_offloading}
     for key in asked:
         if asked[key] and not trainer.activation_checkpointing:

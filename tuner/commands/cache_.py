@@ -1,4 +1,4 @@
-"""`tune cache ls`: prepared rows and base measurements, which runs share; `tune cache rm NAME …` deletes some, `--unused` those of no run.
+"""`tune cache ls`: prepared rows, base measurements and made models, which runs share; `tune cache rm NAME …`, `--unused` those of no run.
 
 A deleted one is made again when a run needs it. `output_dir=FOLDER` looks elsewhere than ./outputs. `--yes` does not ask.
 """
@@ -16,6 +16,7 @@ from typing import Any
 from tuner.commands.inventory import human_age, human_size, output_folder, size_of, users
 from tuner.commands.request import Request, parse
 from tuner.errors import TuneError, nearest
+from tuner.files import cache_dir
 from tuner.plan import SHARED
 from tuner.render import out, print_json, table
 from tuner.runs import disk_error, in_use, lock, read_json
@@ -60,7 +61,23 @@ def entries(output_dir: Path) -> list[Entry]:
     """What lies in the cache of an output folder, the newest first. Raises TuneError (code 4) when a run's plan cannot be read."""
     runs = users(output_dir)
     folders = [f for stage in SHARED for f in (output_dir / ".cache").glob(f"{stage}-*") if f.is_dir()]
-    return sorted((_entry(f, runs.get(f.name, [])) for f in folders), key=lambda e: e.age_s)
+    made = (f for f in (cache_dir() / "models").glob("*") if f.is_dir())
+    return sorted([*(_entry(f, runs.get(f.name, [])) for f in folders), *map(_model, made)], key=lambda e: e.age_s)
+
+
+def _model(folder: Path) -> Entry:
+    """A model that was converted, or merged for `model=run:NAME`, for every project of this person."""
+    return Entry(
+        name=folder.name,
+        state="partial" if folder.suffix == ".partial" else "whole",
+        rows=None,
+        tokens=None,
+        source="a model",
+        runs=["any project"],
+        age_s=max(0, round(time.time() - folder.stat().st_mtime)),
+        size_bytes=size_of(folder),
+        folder=str(folder),
+    )
 
 
 def _entry(folder: Path, runs: list[str]) -> Entry:

@@ -58,7 +58,7 @@ def main(args: list[str]) -> int:
     ]
     columns = ["adapter", "recompute", "rows", "tokens", *parts, "other", "total", "fits"]
     title = "GB on one device; the peak is before the backward pass, or as the optimizer steps"
-    table(columns, lines, title=title, right=range(2, 11), aligned=True)
+    table(columns, lines, title=title, right=range(2, 11))
     return 0
 
 

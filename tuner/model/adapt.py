@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -17,17 +16,19 @@ from peft.helpers import disable_input_dtype_casting
 from transformers import BitsAndBytesConfig, PreTrainedModel, TrainingArguments
 
 from tuner.errors import ENVIRONMENT, TuneError
-from tuner.model.continued import carry_on
+from tuner.model.continued import carry_on, ranks_of
 from tuner.model.kernels import lean_lora
-from tuner.model.starts import starting_point
+from tuner.model.starts import LOOKS_AT_WEIGHTS, can_start, starting_point
+from tuner.model.targets import all_there, does_not_fit, linear_maps, modules_there, rows_of
 from tuner.registry import load
 from tuner.schema.adapter import AdaLora, Adapter, Beside, Full, Init, Lora, LowRank, Modules, QLora, Quant
 from tuner.schema.base import plain
-from tuner.schema.beyond_lora import BOFT, IA3, LayerNorm, Prompt
+from tuner.schema.beyond_lora import BOFT, IA3, Prompt
 
 # What PEFT says where it leaves out, or changes, what it was given.
 IGNORED = (".*pattern keys did not match", "You have passed exclude_modules", "Invalid `oft_block_size`")
 
+COUNT = ".ranknum."  # AdaLoRA's number of ranks, which is no weight
 OURS = {
     "kind",
     "continue_from",
@@ -69,13 +70,18 @@ def wrap(base: PreTrainedModel, adapter: Adapter, *, tokens: Sequence[int] = (),
         return _chosen(base, adapter)
     going_on = adapter.continue_from if isinstance(adapter, Beside) else None
     if isinstance(adapter, Modules):
-        _are_there(base, adapter.modules_to_save, "adapter.modules_to_save")
+        modules_there(base, adapter.modules_to_save, "adapter.modules_to_save")
     base.requires_grad_(False)
+    linear = sorted(linear_maps(base))
+    all_there(base, adapter, tokens)
     try:
         config = configuration(adapter, base, start=start and going_on is None)
+        if going_on is not None and isinstance(adapter, Lora):
+            for name, value in ranks_of(Path(going_on)).items():
+                setattr(config, name, getattr(config, name) or value)
         if tokens:
             warnings.filterwarnings("ignore", message="Setting `save_embedding_layers` to `True`")  # in checkpoints; results: `starts.save`
-            config.trainable_token_indices = _rows_of(base, list(tokens))
+            config.trainable_token_indices = rows_of(base, list(tokens))
         with _quiet(), warnings.catch_warnings():
             for ignored in IGNORED:  # PEFT goes on without what the recipe asks for
                 warnings.filterwarnings("error", message=ignored)
@@ -83,7 +89,12 @@ def wrap(base: PreTrainedModel, adapter: Adapter, *, tokens: Sequence[int] = (),
         if isinstance(adapter, IA3):  # PEFT's own check, now that the targets are chosen; else it comes when saving
             config.__post_init__()
     except (ValueError, re.error, UserWarning, RuntimeWarning) as error:
-        raise _does_not_fit(base, adapter, error) from error
+        raise does_not_fit(linear, base, adapter, error) from error
+    for name, parameter in model.named_parameters():
+        if COUNT in name:  # PEFT trains it where the base is not fp32
+            parameter.requires_grad_(False)
+    if isinstance(adapter, Lora) and adapter.init_lora_weights in LOOKS_AT_WEIGHTS and going_on is None:
+        can_start(model, adapter)
     if isinstance(adapter, BOFT) and len(next(p for n, p in model.named_parameters() if "boft_R" in n)) != adapter.boft_n_butterfly_factor:
         fix = "PEFT compiles them with CUDA's compiler; with 1 none is needed"
         raise TuneError("more than one butterfly factor needs a CUDA kernel", "adapter.boft_n_butterfly_factor", fix, code=ENVIRONMENT)
@@ -92,12 +103,6 @@ def wrap(base: PreTrainedModel, adapter: Adapter, *, tokens: Sequence[int] = (),
     if going_on is not None:
         carry_on(model, Path(going_on), weights=start)
     return model
-
-
-def _rows_of(base: PreTrainedModel, tokens: list[int]) -> dict[str, list[int]]:
-    """PEFT's name for the rows of some tokens in embedding and head; a head that is the embedding is found by PEFT."""
-    ends = [base.get_input_embeddings()] + ([] if base.config.get_text_config().tie_word_embeddings else [base.get_output_embeddings()])
-    return {name.rpartition(".")[2]: tokens for name, module in base.named_modules() if any(module is end for end in ends)}
 
 
 @contextlib.contextmanager
@@ -109,6 +114,7 @@ def _quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", message="Setting boft_n_butterfly_factor to 1")  # as it is by default; more is refused
         warnings.filterwarnings("ignore", message="lora with eva initialization used with low_cpu")  # advice, of memory alone
         warnings.filterwarnings("ignore", message="The following rank_pattern keys did not match")  # AdaLoRA's own, by parameter
+        warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")  # of merging, which `merge.py` looks at
         yield
 
 
@@ -121,7 +127,7 @@ def configuration(adapter: Adapter, base: PreTrainedModel, *, start: bool = True
         if values["init_lora_weights"] == Init.eva.value:
             values["eva_config"] = peft.EvaConfig()
     if isinstance(adapter, LowRank) and adapter.layers_to_transform is not None and adapter.target_modules == "all-linear":
-        values["target_modules"] = sorted(_linear(base))  # PEFT takes blocks of named modules alone
+        values["target_modules"] = sorted(linear_maps(base))  # PEFT takes blocks of named modules alone
     if isinstance(adapter, AdaLora):  # the steps are told by `train/adalora.py`, which knows them
         values |= {"tinit": 0, "tfinal": 0, "total_step": 1, "orth_reg_weight": 0.0}
     if isinstance(adapter, Prompt) and adapter.prompt_tuning_init_text and start:
@@ -147,33 +153,6 @@ def _chosen(base: PreTrainedModel, adapter: Full) -> PreTrainedModel:
     if not any(parameter.requires_grad for parameter in base.parameters()):
         raise TuneError("every parameter is frozen", "adapter.freeze", "leave some to train")
     return base
-
-
-def _are_there(base: PreTrainedModel, wanted: list[str], key: str) -> None:
-    """PEFT passes over modules that it does not find."""
-    there = {name.rpartition(".")[2] for name, _ in base.named_modules()} - {""}
-    for name in wanted:
-        if name.rpartition(".")[2] not in there:
-            fix = f"modules of this model: {', '.join(sorted(n for n in there if not n.isdigit()))}"
-            raise TuneError(f"the model has no module `{name}`", key, fix)
-
-
-def _does_not_fit(base: PreTrainedModel, adapter: Adapter, error: Exception) -> TuneError:
-    said = str(error).splitlines()[0]
-    keys = [spec.name for spec in dataclasses.fields(adapter) if spec.name != "target_modules"]
-    words = set(re.findall(r"\w+", said))
-    where = f"adapter.{next((key for key in keys if key in words), 'target_modules')}"
-    norms = {name.rpartition(".")[2] for name, module in base.named_modules() if "norm" in type(module).__name__.lower()}
-    fix = f"linear modules of this model: {', '.join(sorted(_linear(base)))}, or `all-linear`"
-    if isinstance(adapter, LayerNorm):
-        fix = f"norms of this model: {', '.join(sorted(norms))}"
-    return TuneError(f"the adapter does not fit the model: {said}", where, fix)
-
-
-def _linear(base: PreTrainedModel) -> set[str]:
-    """Names of the linear maps within the model."""
-    head = base.get_output_embeddings()  # shared with the input embedding, more often than not
-    return {name.rpartition(".")[2] for name, module in base.named_modules() if isinstance(module, torch.nn.Linear) and module is not head}
 
 
 @contextlib.contextmanager
@@ -208,6 +187,7 @@ def attach(base: PreTrainedModel, folder: Path) -> PeftModel:
 def describe(model: torch.nn.Module) -> dict[str, Any]:
     """Parameter counts: the base model's, and how many are trained."""
     # Of a weight that DeepSpeed has cut nothing is here but its size.
-    count = [(getattr(p, "ds_numel", p.numel()) * (2 if is_4bit(p) else 1), p.requires_grad) for p in model.parameters()]
+    here = [p for name, p in model.named_parameters() if COUNT not in name]
+    count = [(getattr(p, "ds_numel", p.numel()) * (2 if is_4bit(p) else 1), p.requires_grad) for p in here]
     trainable = sum(n for n, trained in count if trained)
     return {"parameters": sum(n for n, _ in count) - (trainable if isinstance(model, PeftModel) else 0), "trainable": trainable}

@@ -194,22 +194,27 @@ def fuse(model: nn.Module) -> None:
     load("transformers.integrations.liger").apply_liger_kernel(model, parts)
 
 
-def fuse_where(model: Any, choice: Kernels, device: torch.device, tell: Callable[[str], None]) -> None:
-    """What `hardware.fused_kernels` says. Raises TuneError (code 4) when they are asked for and cannot be had."""
-    kind = model.config.model_type
+def fusable(choice: Kernels, device: torch.device, kind: str = "") -> tuple[str, str]:
+    """Why Liger's kernels cannot be had (empty: they can), and the fix. Raises TuneError (code 4) where they are asked for all the same."""
     reason, fix = "", "use `hardware.fused_kernels=auto`"
-    if choice is Kernels.never:
-        return
     if device.type != "cuda":
         reason = f"they are for CUDA, and this run is on {device.type}"
     elif find_spec("liger_kernel") is None:
         reason, fix = "liger-kernel is not installed", "pip install 'tuner[liger]'"
-    elif kind not in load("liger_kernel.transformers.monkey_patch").MODEL_TYPE_TO_APPLY_LIGER_FN:
+    elif kind and kind not in load("liger_kernel.transformers.monkey_patch").MODEL_TYPE_TO_APPLY_LIGER_FN:
         reason = f"Liger has none for {kind}"
+    if reason and choice is Kernels.always:
+        raise TuneError(f"there are no fused kernels: {reason}", "hardware.fused_kernels", fix, code=ENVIRONMENT)
+    return reason, fix
+
+
+def fuse_where(model: Any, choice: Kernels, device: torch.device, tell: Callable[[str], None]) -> None:
+    """What `hardware.fused_kernels` says, told. Raises as `fusable`."""
+    if choice is Kernels.never:
+        return
+    reason, fix = fusable(choice, device, model.config.model_type)
     if not reason:
         fuse(model)
         tell("norms, rotary embedding and gated activation by Liger's kernels")
-    elif choice is Kernels.always:
-        raise TuneError(f"there are no fused kernels: {reason}", "hardware.fused_kernels", fix, code=ENVIRONMENT)
     elif device.type == "cuda":
         tell(f"no fused kernels: {reason}" + (f" ({fix})" if fix.startswith("pip") else ""))

@@ -99,7 +99,12 @@ def load_empty(model: Model, *, progress: Progress) -> PreTrainedModel:
     packed.register()
     config = load_config(model, progress=progress)
     with torch.device("meta"):
-        empty: PreTrainedModel = AutoModelForCausalLM.from_config(config, attn_implementation=model.attn_implementation)
+        try:
+            empty: PreTrainedModel = AutoModelForCausalLM.from_config(config, attn_implementation=model.attn_implementation)
+        except (ValueError, ImportError) as error:
+            what = f"cannot make the model: {str(error).strip().splitlines()[0]}"
+            fix = "install the package that it names, or leave `model.attn_implementation` out"
+            raise TuneError(what, "model.attn_implementation", fix, code=ENVIRONMENT) from error
         _make_room(empty, model, progress=progress)
     return empty
 
@@ -110,12 +115,12 @@ def _make_room(loaded: PreTrainedModel, model: Model, *, progress: Progress) -> 
     if not model.add_tokens:
         return
     size = len(load_tokenizer(model, progress=progress)[0])
-    before = cast(Any, loaded.get_input_embeddings()).weight.shape[0]
-    if size > before:
+    known = size - len(model.add_tokens)
+    if size > cast(Any, loaded.get_input_embeddings()).weight.shape[0]:
         loaded.resize_token_embeddings(size, mean_resizing=False)
-        for layer in (loaded.get_input_embeddings(), loaded.get_output_embeddings()):
-            weight = cast(Any, layer).weight
-            weight[before:] = weight[:before].float().mean(dim=0).to(weight.dtype)
+    for layer in (loaded.get_input_embeddings(), loaded.get_output_embeddings()):
+        weight = cast(Any, layer).weight
+        weight[known:size] = weight[:known].float().mean(dim=0).to(weight.dtype)  # also where rows were kept free (Qwen)
 
 
 def load_folder(folder: Path, model: Model, device: torch.device) -> PreTrainedModel:

@@ -10,10 +10,12 @@ import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 
 from tuner.errors import TuneError
 from tuner.files import cache_dir, hashes
@@ -62,6 +64,11 @@ def _merge(run: Path, plan: Plan, folder: Path, *, progress: Callable[[str], Non
     if adapted.active_peft_config.is_prompt_learning:
         what = f"{recipe.adapter.label} puts vectors before the text, and cannot be merged into a model"
         raise TuneError(what, "model.run", f"go on with the same adapter: `adapter.continue_from=run:{plan.name}`")
+    shared: Any = base.get_input_embeddings()
+    for module, layer in adapted.get_base_model().named_modules():
+        if isinstance(layer, BaseTunerLayer) and layer is not shared and getattr(layer.get_base_layer(), "weight", None) is shared.weight:
+            what = f"the adapter changes `{module}`, which is the embedding as well: merged, both would change"
+            raise TuneError(what, "model.run", f"go on with the same adapter: `adapter.continue_from=run:{plan.name}`")
     whole = adapted.merge_and_unload(safe_merge=True)
     whole.to(DTYPES[recipe.model.dtype]).save_pretrained(str(folder))
     for file in run.iterdir():  # tokenizer, chat template, generation settings

@@ -19,8 +19,10 @@ from peft.tuners.lora import LoraLayer
 from peft.utils.integrations import dequantize_module_weight
 from torch import nn
 
+from tuner.errors import TuneError
 from tuner.schema.adapter import MOVES_THE_BASE, Init, Lora
 
+LOOKS_AT_WEIGHTS = (*MOVES_THE_BASE, Init.eva)
 STARTED_FROM = "initial"  # a folder of the run; PEFT names an adapter by it
 BATCH_ROWS = 4
 
@@ -30,6 +32,22 @@ def starting_point(adapter: Lora) -> bool | str:
     if adapter.init_lora_weights in (Init.default, Init.loftq):
         return True
     return adapter.init_lora_weights.value
+
+
+def can_start(model: PeftModel, adapter: Lora) -> None:
+    """Raises TuneError (code 2) where a rank is above what a weight has, or a weight is the embedding too, which must not move."""
+    shared = cast(Any, model.get_base_model()).get_input_embeddings()
+    key, kind = "adapter.init_lora_weights", adapter.init_lora_weights
+    layers = {name: layer for name, layer in model.get_base_model().named_modules() if isinstance(layer, LoraLayer)}
+    parts = {name: min(layer.in_features or 1, layer.out_features or 1) for name, layer in layers.items()}
+    small = min(parts, key=lambda name: parts[name] - layers[name].r["default"])
+    if layers[small].r["default"] > parts[small]:
+        what = f"`{kind}` starts from {layers[small].r['default']} parts of a weight, and `{small}` has {parts[small]}"
+        raise TuneError(what, "adapter.r", f"lower it to {parts[small]}, leave that module out, or start at nothing: `adapter=lora`")
+    for name, layer in layers.items():
+        if kind in MOVES_THE_BASE and getattr(layer.get_base_layer(), "weight", None) is shared.weight:
+            what = f"`{kind}` takes a part out of `{name}`, which is the embedding as well"
+            raise TuneError(what, key, "leave it out of `adapter.target_modules`")
 
 
 def start(model: PeftModel, adapter: Lora, *, plain: Callable[[], nn.Module], rows: Callable[[], Any], beside: Path) -> None:

@@ -161,6 +161,13 @@ def finished_run(name: str, *, output_dir: str, where: str) -> Path:
         raise TuneError(problems=[replace(p, where=where) for p in error.problems]) from error
     if not any((folder / "stages").glob("train-*.json")):
         raise TuneError(f"the run in {display(folder)} is not trained yet", where, "run it to its end first")
+    state = read_json(folder / "state.json") if (folder / "state.json").is_file() else {}
+    if state.get("status") == "failed" and state.get("stage") == "evaluate":
+        raise TuneError(f"the run in {display(folder)} failed after its training: {state.get('reason')}", where, "run it to its end first")
+    recipe = read_json(folder / "plan.json")["recipe"] if (folder / "plan.json").is_file() else {}
+    look = recipe.get("debug", {}).get("kind", "none")
+    if not any(folder.glob("*.safetensors")) and look != "none":
+        raise TuneError(f"the run in {display(folder)} is a look (debug={look}): it has no result", where, "name a run that was trained")
     return folder
 
 

@@ -42,7 +42,7 @@ class Hardware(Section):
     """Liger's kernels for norms, rotary embedding and gated activation, on a CUDA GPU: a fifth faster; `auto`: where they are installed."""
     num_workers: int = opt(0, ge=0)
     """Streaming: processes that read and tokenize beside the training; 0: the training process does it."""
-    num_threads: int | None = opt(None, ge=1)
+    num_threads: int | None = opt(None, ge=1, le=1024)
     """CPU threads; default: every core this process may use."""
     async_save: bool = opt(True)
     """Write checkpoints beside the training, from a copy of what is trained and of the optimizer's state; `false`: training waits."""

@@ -19,6 +19,7 @@ from hydra.errors import HydraException
 from tuner.errors import Problem, TuneError
 from tuner.registry import kinds
 from tuner.schema.documents import RUN, Document, display, find_group, find_option, find_recipe, model_of_run, option_of
+from tuner.schema.precedence import take_away, typed_wins
 from tuner.schema.reading import Layer, Reading
 from tuner.schema.recipe import DEFAULTS, Recipe
 from tuner.schema.walk import Walk
@@ -49,23 +50,11 @@ def read_layers(name: str, overrides: list[str]) -> Reading:
         data = {k: v for k, v in document.data.items() if k != "defaults"}
         clean = walk.mapping(data, Recipe, "", document.where)
         reading.layers.append(Layer(origin=f"recipe {display(document.path)}", document=document, data=clean))
+    for group in switched:
+        typed_wins(group, reading)
     reading.layers.append(_command_line([v for v in values if not (v[1] in DEFAULTS and isinstance(v[2], str))], walk, reading))
-    _take_away(reading)
+    take_away(reading)
     return reading
-
-
-def _take_away(reading: Reading) -> None:
-    """`data.mix.chat=null` takes the source `chat` out of a mix that an earlier layer has."""
-    for index, layer in enumerate(reading.layers):
-        mix = (layer.data.get("data") or {}).get("mix") or {}
-        for name in [name for name, source in mix.items() if source is None]:
-            earlier = [found for before in reading.layers[:index] if name in (found := (before.data.get("data") or {}).get("mix") or {})]
-            for found in (mix, *earlier):
-                del found[name]
-            if not earlier:
-                key = f"data.mix.{name}"
-                where = layer.document.where(key) if layer.document else layer.lines[key]
-                reading.problems.append(Problem(what=f"there is no source `{name}` to take away", where=where, fix="remove it"))
 
 
 def _chain(name: str, reading: Reading, *, seen: list[Document]) -> Iterator[Document]:

@@ -47,7 +47,7 @@ class Recipe(Section):
 
     name: str | None = opt(None)
     """Folder and repository name of the run; default: the recipe's name."""
-    seed: int = opt(0, affects="train", ge=0)
+    seed: int = opt(0, affects="train", ge=0, lt=2**32)
     """Seed of data order, initialisation and dropout."""
     output_dir: str = opt("outputs")
     """Folder under which run folders are made."""

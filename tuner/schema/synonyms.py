@@ -69,5 +69,5 @@ SYNONYMS = {
     "finetuning_type": "adapter",
     "load_in_4bit": "adapter.quant",
     "quantization_bit": "adapter.quant",
-    "num_gpus": "hardware.device",
+    "num_gpus": "hardware.num_processes",
 }

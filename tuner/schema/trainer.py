@@ -83,7 +83,7 @@ class Trainer(Section):
 
     learning_rate: float = opt(2e-4, affects="train", gt=0, lt=10)
     """Peak learning rate."""
-    num_train_epochs: float = opt(1.0, affects="train", gt=0)
+    num_train_epochs: float = opt(1.0, affects="train", gt=0, le=100_000)
     """Passes over the training rows, when `max_steps` is not set."""
     max_steps: int | None = opt(None, affects="train", ge=1)
     """Optimizer steps, instead of epochs."""
@@ -99,6 +99,8 @@ class Trainer(Section):
     """AdamW's first-moment decay."""
     adam_beta2: float = opt(0.999, affects="train", ge=0, lt=1)
     """AdamW's second-moment decay."""
+    adam_epsilon: float = opt(1e-8, affects="train", gt=0)
+    """What AdamW adds to the root of the second moment."""
     max_grad_norm: float = opt(1.0, affects="train", ge=0)
     """Gradients are clipped to this norm; 0: not clipped."""
     lr_scheduler_type: Scheduler = opt(Scheduler.cosine, affects="train")

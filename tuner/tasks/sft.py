@@ -34,7 +34,7 @@ from tuner.schema.debug import Overfit
 from tuner.schema.hardware import Fsdp
 from tuner.schema.task import Sft
 from tuner.schema.trainer import Choice
-from tuner.train.optimizers import ready
+from tuner.train.possible import possible_here
 from tuner.train.together import wait
 from tuner.train.trainer import TokenTrainer
 
@@ -82,8 +82,7 @@ def check(run: Run, rows: Rows) -> None:
 
 def possible(run: Run) -> None:
     """Adapter, padding-free training and packing fit the model, as far as its configuration tells: no weights are read."""
-    quantization(run.recipe.adapter, DTYPES[run.recipe.model.dtype])
-    ready(run.recipe.trainer.optim, run.device)
+    possible_here(run.recipe, run.device)
     _padding_free(run, wrap(load_empty(run.recipe.model, progress=run.tell), run.recipe.adapter, tokens=_added(run), start=False))
 
 

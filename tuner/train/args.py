@@ -15,7 +15,7 @@ from tuner.schema.hardware import Hardware
 from tuner.schema.recipe import Recipe
 from tuner.schema.trainer import PROJECTED, Optim, Precision, Trainer
 
-GPU_MICRO_BATCH = 8
+MICRO_BATCH = 8
 
 
 def micro_batch(trainer: Trainer, hardware: Hardware, device: torch.device, groups: int = 1) -> int:
@@ -27,8 +27,7 @@ def micro_batch(trainer: Trainer, hardware: Hardware, device: torch.device, grou
         where = "hardware.micro_batch_size" if rows else "trainer.batch_size"
         raise TuneError(what, where, "choose a divisor: the global batch is what a recipe promises")
     if rows is None:
-        limit = share if device.type == "cpu" else GPU_MICRO_BATCH
-        return max(n for n in range(1, min(limit, share) + 1) if share % n == 0)
+        return max(n for n in range(1, min(MICRO_BATCH, share) + 1) if share % n == 0)  # the memory plan did not know
     return rows
 
 
@@ -37,7 +36,7 @@ def total_steps(trainer: Trainer, rows: int) -> int:
     return trainer.max_steps or max(1, math.ceil(math.ceil(rows / trainer.batch_size) * trainer.num_train_epochs))
 
 
-def _possible(trainer: Trainer, device: torch.device) -> None:
+def possible_on(trainer: Trainer, device: torch.device) -> None:
     """Raises TuneError for what this device cannot do."""
     if trainer.precision is Precision.fp16 and device.type == "cpu":
         raise TuneError("fp16 training needs a GPU, and this run is on the CPU", "trainer.precision", "use `trainer.precision=bf16`")
@@ -52,7 +51,7 @@ def _possible(trainer: Trainer, device: torch.device) -> None:
 def arguments(recipe: Recipe, folder: Path, device: torch.device, *, rows: int, processes: int = 1) -> TrainingArguments:
     """TrainingArguments that write checkpoints under `folder`; saving, rotation and progress are our callbacks'."""
     trainer = recipe.trainer
-    _possible(trainer, device)
+    possible_on(trainer, device)
     groups = processes // recipe.hardware.devices_per_row
     micro = micro_batch(trainer, recipe.hardware, device, groups)
     steps = total_steps(trainer, rows)
@@ -83,6 +82,7 @@ def arguments(recipe: Recipe, folder: Path, device: torch.device, *, rows: int, 
         weight_decay=trainer.weight_decay,
         adam_beta1=trainer.adam_beta1,
         adam_beta2=trainer.adam_beta2,
+        adam_epsilon=trainer.adam_epsilon,
         max_grad_norm=trainer.max_grad_norm,
         lr_scheduler_type=trainer.lr_scheduler_type.value,
         warmup_steps=int(steps * trainer.warmup_ratio),

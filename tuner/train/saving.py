@@ -6,6 +6,8 @@ sealed in a thread, one checkpoint at a time; an error there is raised in the tr
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import threading
 from collections.abc import Callable
@@ -22,6 +24,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from tuner.errors import ENVIRONMENT, TuneError
 from tuner.train.checkpoints import PREFIX, all_checkpoints, rotate, seal, sealed, step_of
 
+FULL_BYTES = 1 << 20
 WRITE_ERRORS = (OSError, SafetensorError)
 TORCH_WRITES = ("PytorchStreamWriter", "inline_container", "directory")  # what torch.save says, in a RuntimeError
 
@@ -85,10 +88,11 @@ def explained(error: BaseException, folder: Path) -> BaseException:
     torch_s = isinstance(error, RuntimeError) and any(word in str(error) for word in TORCH_WRITES)
     if not torch_s and not isinstance(error, WRITE_ERRORS):
         return error
+    full = shutil.disk_usage(folder.parent).free < FULL_BYTES  # PyTorch says only that it wrote less than it should
     shutil.rmtree(folder, ignore_errors=True)
     kept = [c for c in all_checkpoints(folder.parent) if sealed(c)]
     state = f"the checkpoint of step {step_of(kept[-1])} is kept" if kept else "there is no earlier one"
-    reason = (isinstance(error, OSError) and error.strerror) or str(error).splitlines()[0]
+    reason = (isinstance(error, OSError) and error.strerror) or (os.strerror(errno.ENOSPC) if full else str(error).splitlines()[0])
     what = f"the checkpoint of step {step_of(folder)} cannot be written: {reason}; {state}"
     fix = "free some space (`tune gc`), or set output_dir to a folder you can write; the same command then goes on"
     return TuneError(what, str(folder), fix, code=ENVIRONMENT)
