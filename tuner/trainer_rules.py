@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from tuner.errors import nearest
-from tuner.schema.adapter import AdaLora, Full, Lora
+from tuner.schema.adapter import AdaLora, Full, Lora, QLora
 from tuner.schema.beyond_lora import Prefix
 from tuner.schema.debug import LrFinder, Overfit
+from tuner.schema.hardware import DeepSpeed, Fsdp
 from tuner.schema.recipe import Recipe
 from tuner.schema.trainer import OPTIM_ARGS, PROJECTED, SCHEDULE_FREE, Optim, Scheduler
 
@@ -83,4 +84,19 @@ def recomputing(recipe: Recipe) -> Iterator[Finding]:
             )
 
 
-RULES = (rates, optimizers, looking, recomputing)
+def compiling(recipe: Recipe) -> Iterator[Finding]:
+    """One shape, and operations that a compiler sees through."""
+    if not recipe.trainer.torch_compile:
+        return
+    key = "trainer.torch_compile"
+    if not getattr(recipe.task, "packing", False):
+        yield key, "`trainer.torch_compile` is for one shape, and rows have many", "set `task.packing=true`"
+    if isinstance(recipe.adapter, QLora):
+        yield key, "bitsandbytes' weights are unpacked in steps that no compiler sees through", "use `adapter=lora`, or leave it out"
+    if isinstance(recipe.adapter, AdaLora):
+        yield key, "AdaLoRA changes its matrices' shapes while training", "use `adapter=lora`, or leave it out"
+    if isinstance(recipe.hardware, Fsdp | DeepSpeed):
+        yield key, "weights that are gathered block by block are not compiled here", "use `hardware=ddp`, or leave it out"
+
+
+RULES = (compiling, rates, optimizers, looking, recomputing)

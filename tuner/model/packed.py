@@ -26,6 +26,7 @@ from tuner.model.kernels import flash_rows, labelled_loss, row_attention
 
 ATTENTION = "varlen_sdpa"
 IGNORE = -100
+ROWS = 64  # places for rows in a batch of fixed shape
 
 # Settings of a model configuration that change the logits, the loss or the attention in a way that is not computed here.
 _UNSUPPORTED_SETTINGS = {
@@ -41,7 +42,7 @@ _UNSUPPORTED_SETTINGS = {
 
 def register() -> None:
     """Makes `attn_implementation="varlen_sdpa"` known to transformers. Without `cu_seq_lens_q` it is `sdpa`, so `generate()` works."""
-    AttentionInterface.register(ATTENTION, _attention)
+    AttentionInterface.register(ATTENTION, attention)
     AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
@@ -74,15 +75,24 @@ def supported(model: nn.Module) -> str | None:
     return None
 
 
-def flatten(rows: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, Any]:
+def flatten(rows: Sequence[Mapping[str, Sequence[int]]], *, total: int | None = None) -> dict[str, Any]:
     """Collates tokenized rows (`input_ids`, and `labels` aligned with them, -100 where nothing is learned) into one sequence.
 
     Returns `input_ids`, `labels`, `position_ids` [1, T], `cu_seq_lens_q` and `cu_seq_lens_k` [S + 1] (int32, where each row starts,
     and T), `max_length_q` and `max_length_k`: the keyword arguments that transformers takes for flash attention. The first label of
     a row is masked, as no token of its row predicts it; so the usual shift by one is right across row boundaries as well.
+
+    With `total` all shapes are the same from batch to batch: a row that teaches nothing fills up to so many tokens, and starts are
+    repeated up to a multiple of ROWS.
     """
+    if total is not None:
+        filler = total - sum(len(row["input_ids"]) for row in rows)
+        rows = [*rows, {"input_ids": [0] * filler, "labels": [IGNORE] * filler}] if filler else rows
     lengths = [len(row["input_ids"]) for row in rows]
-    starts = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
+    bounds = [0, *accumulate(lengths)]
+    if total is not None:
+        bounds += [total] * (-len(bounds) % ROWS)
+    starts = torch.tensor(bounds, dtype=torch.int32)
     labels = [label for row in rows for label in (IGNORE, *row["labels"][1:])]
     positions = [position for length in lengths for position in range(length)]
     return {
@@ -91,8 +101,8 @@ def flatten(rows: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, Any]:
         "position_ids": torch.tensor([positions]),
         "cu_seq_lens_q": starts,
         "cu_seq_lens_k": starts,
-        "max_length_q": max(lengths),
-        "max_length_k": max(lengths),
+        "max_length_q": total or max(lengths),
+        "max_length_k": total or max(lengths),
     }
 
 
@@ -131,7 +141,7 @@ def _causal_lm(model: nn.Module) -> Any:
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
-def _attention(
+def attention(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -149,5 +159,6 @@ def _attention(
     if query.device.type == "cuda" and query.dtype is not torch.float32 and not dropout:
         out = flash_rows(query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1), cu_seq_lens_q, max_length_q, scaling)
         return out.unsqueeze(0), None
-    out = row_attention(query[0], key[0], value[0], cu_seq_lens_q.diff().tolist(), dropout, scaling)
+    lengths = [length for length in cu_seq_lens_q.diff().tolist() if length]
+    out = row_attention(query[0], key[0], value[0], lengths, dropout, scaling)
     return out.transpose(0, 1).unsqueeze(0).contiguous(), None

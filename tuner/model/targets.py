@@ -55,6 +55,7 @@ def modules_there(base: PreTrainedModel, wanted: list[str], key: str) -> None:
 
 
 def does_not_fit(linear: list[str], base: PreTrainedModel, adapter: Adapter, error: Exception) -> TuneError:
+    """What PEFT says, with the key that it is about and what there is."""
     said = str(error).splitlines()[0]
     keys = [spec.name for spec in dataclasses.fields(adapter) if spec.name != "target_modules"]
     words = set(re.findall(r"\w+", said))

@@ -20,12 +20,12 @@ from tuner.data.load import Rows
 from tuner.data.splits import held_out
 from tuner.data.store import TokenRows, write_rows
 from tuner.data.streamed import stream
-from tuner.errors import BAD_RECIPE, GATE, TuneError
+from tuner.errors import GATE, TuneError
 from tuner.eval.generate import answers, settings
 from tuner.eval.loss import row_losses
 from tuner.eval.scores import Scored
 from tuner.eval.scores import score as score_answer
-from tuner.model import packed, starts
+from tuner.model import starts
 from tuner.model.adapt import attach, measuring, quantization, wrap
 from tuner.model.kernels import fuse_where
 from tuner.model.load import DTYPES, load_base, load_empty, load_folder, load_tokenizer
@@ -33,7 +33,7 @@ from tuner.schema.adapter import Full, Lora
 from tuner.schema.debug import Overfit
 from tuner.schema.hardware import Fsdp
 from tuner.schema.task import Sft
-from tuner.schema.trainer import Choice
+from tuner.train.padding import padding_free
 from tuner.train.possible import possible_here
 from tuner.train.together import wait
 from tuner.train.trainer import TokenTrainer
@@ -83,7 +83,8 @@ def check(run: Run, rows: Rows) -> None:
 def possible(run: Run) -> None:
     """Adapter, padding-free training and packing fit the model, as far as its configuration tells: no weights are read."""
     possible_here(run.recipe, run.device)
-    _padding_free(run, wrap(load_empty(run.recipe.model, progress=run.tell), run.recipe.adapter, tokens=_added(run), start=False))
+    empty = wrap(load_empty(run.recipe.model, progress=run.tell), run.recipe.adapter, tokens=_added(run), start=False)
+    padding_free(run, empty, packing=_task(run).packing)
 
 
 def load(run: Run, *, trainable: bool = False, tuned: Path | None = None) -> nn.Module:
@@ -135,39 +136,12 @@ def trainer(run: Run, model: nn.Module, args: TrainingArguments, prepared: Path,
         rows=rows,
         eval_rows=TokenRows(validation) if validation else None,
         tokenizer=tokenizer_of(run),
-        padding_free=_padding_free(run, model),
+        padding_free=padding_free(run, model, packing=_task(run).packing),
         callbacks=callbacks,
         tell=run.tell,
         sharing=run.recipe.hardware.devices_per_row,
+        fixed=args.per_device_train_batch_size * _task(run).max_length if run.recipe.trainer.torch_compile else None,
     )
-
-
-def _padding_free(run: Run, model: nn.Module) -> bool:
-    """Decide, and switch the model's attention. Raises TuneError (code 2) when asked for and not possible."""
-    choice, named = run.recipe.trainer.padding_free, run.recipe.model.attn_implementation
-    if choice is Choice.never:
-        return False
-    causal: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-    reason: str | None = f"model.attn_implementation={named} was asked for" if named else None
-    if run.recipe.hardware.devices_per_row > 1:
-        reason = "each row is shared by several devices"
-    if reason is None:
-        before = causal.config._attn_implementation
-        try:
-            causal.set_attn_implementation(packed.ATTENTION)
-            reason = packed.supported(model)
-        except ValueError as error:
-            reason = str(error).splitlines()[0]
-        if reason is not None:
-            causal.set_attn_implementation(before)
-    if reason is None:
-        return True
-    if choice is Choice.always or _task(run).packing:
-        key, asked = ("trainer.padding_free", "=always") if choice is Choice.always else ("task.packing", "")
-        instead = "take `model.attn_implementation` out" if named else f"`{key}={'auto' if asked else 'false'}` trains with padding"
-        raise TuneError(f"{key}{asked} cannot be had: {reason}", key, instead, code=BAD_RECIPE)
-    run.tell(f"training with padding: {reason}")
-    return False
 
 
 def _held_out(run: Run, rows: Rows, *, limit: int | None) -> list[tuple[TokenRow, Scored]]:

@@ -48,13 +48,9 @@ def possible_on(trainer: Trainer, device: torch.device) -> None:
         raise TuneError(what, "trainer.activation_offloading", "leave it out", code=ENVIRONMENT)
 
 
-def arguments(recipe: Recipe, folder: Path, device: torch.device, *, rows: int, processes: int = 1) -> TrainingArguments:
-    """TrainingArguments that write checkpoints under `folder`; saving, rotation and progress are our callbacks'."""
+def _extra(recipe: Recipe) -> dict[str, Any]:
+    """Arguments that only some recipes have."""
     trainer = recipe.trainer
-    possible_on(trainer, device)
-    groups = processes // recipe.hardware.devices_per_row
-    micro = micro_batch(trainer, recipe.hardware, device, groups)
-    steps = total_steps(trainer, rows)
     extra: dict[str, Any] = {}
     if trainer.activation_checkpointing:
         kept = {"every_n_layers": trainer.checkpoint_every_n_layers, "offload": trainer.activation_offloading}
@@ -70,6 +66,16 @@ def arguments(recipe: Recipe, folder: Path, device: torch.device, *, rows: int, 
         }
     if recipe.hardware.impl:
         extra |= load(recipe.hardware.impl).arguments(recipe)
+    return extra
+
+
+def arguments(recipe: Recipe, folder: Path, device: torch.device, *, rows: int, processes: int = 1) -> TrainingArguments:
+    """TrainingArguments that write checkpoints under `folder`; saving, rotation and progress are our callbacks'."""
+    trainer, extra = recipe.trainer, _extra(recipe)
+    possible_on(trainer, device)
+    groups = processes // recipe.hardware.devices_per_row
+    micro = micro_batch(trainer, recipe.hardware, device, groups)
+    steps = total_steps(trainer, rows)
     found = TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=micro,

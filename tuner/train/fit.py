@@ -29,6 +29,7 @@ from tuner.train.average import Ema, settle
 from tuner.train.budget import affordable
 from tuner.train.callbacks import GradientsFlow, Interrupt, Interrupted, Log, LossGuard, SaveAtBest, out_of_patience
 from tuner.train.checkpoints import PREFIX, newest, step_of
+from tuner.train.compiled import compiled
 from tuner.train.oom import out_of_memory, too_large
 from tuner.train.placing import dimensions, longest, placed
 from tuner.train.result import Savable, best_of, gathered, write
@@ -49,19 +50,13 @@ class Trainable(Savable, Protocol):
 
 def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
     """Train and save; returns facts for the stage's marker. Raises TuneError when the loss goes wrong, Interrupted on a signal."""
-    set_seed(run.recipe.seed)
-    torch.use_deterministic_algorithms(run.device.type == "cpu", warn_only=True)
-    # It would write to every new tensor, for code that reads what nobody wrote.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    _seeded(run)
     folder, rows, shape = run.folder / "checkpoints", TokenRows(prepared), dimensions(run)
     length = run.recipe.task.max_length if run.recipe.data.streaming else longest(rows, run.recipe.task.max_length)
     args = arguments(placed(run, shape, length), folder, run.device, rows=len(rows), processes=run.world)
     complete(run.world)
     run.placing = load(run.recipe.hardware.impl).loading(run.recipe.hardware) if run.recipe.hardware.impl else {}
-    model = task.load(run, trainable=True)  # not before: how it is loaded may depend on the strategy, which the arguments set up
-    counts = describe(model)
-    share = counts["trainable"] / counts["parameters"]
-    run.tell(f"training {number(counts['trainable'])} of {number(counts['parameters'])} parameters ({share:.2%}) on {_place(run)}")
+    model, counts = _loaded(run, task)  # not before: how it is loaded may depend on the strategy, which the arguments set up
     checkpoint = from_leader(lambda: newest(folder, tell=run.tell))
     if checkpoint:
         run.tell(f"going on from step {step_of(checkpoint)} of {args.max_steps}")
@@ -73,7 +68,7 @@ def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
     try:
         note(run.folder, step=step_of(checkpoint) if checkpoint else 0, steps=args.max_steps)
         shown = progress.training(args.max_steps, step_of(checkpoint) if checkpoint else 0) if run.leads else nullcontext(log.report)
-        with shown as report, fast_lora(model, args):
+        with shown as report, fast_lora(model, args), compiled(model, wanted=run.recipe.trainer.torch_compile):
             log.report = report
             trainer = task.trainer(run, model, args, prepared, _callbacks(run, interrupt, log, writer))
             came_up(run.recipe.hardware, trainer)
@@ -108,6 +103,22 @@ def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
         "tokens": trainer.state.num_input_tokens_seen,
         **counts,
     }
+
+
+def _seeded(run: Run) -> None:
+    set_seed(run.recipe.seed)
+    torch.use_deterministic_algorithms(run.device.type == "cpu", warn_only=True)
+    # It would write to every new tensor, for code that reads what nobody wrote.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def _loaded(run: Run, task: Trainable) -> tuple[nn.Module, dict[str, Any]]:
+    """The model to train, and its counts, told."""
+    model = task.load(run, trainable=True)
+    counts = describe(model)
+    share = counts["trainable"] / counts["parameters"]
+    run.tell(f"training {number(counts['trainable'])} of {number(counts['parameters'])} parameters ({share:.2%}) on {_place(run)}")
+    return model, counts
 
 
 def _trained(run: Run, trainer: Any, model: nn.Module, checkpoint: Path | None, steps: int) -> Path | None:

@@ -14,6 +14,7 @@ from tuner.schema.adapter import Beside
 from tuner.schema.hardware import Distributed
 from tuner.schema.recipe import Recipe
 from tuner.train.args import possible_on
+from tuner.train.compiled import compiler_here
 from tuner.train.optimizers import ready
 from tuner.train.ranks import processes
 
@@ -26,5 +27,7 @@ def possible_here(recipe: Recipe, device: torch.device) -> None:
     if isinstance(recipe.adapter, Beside) and recipe.adapter.continue_from:
         same_base(recipe.model, Path(recipe.adapter.continue_from))
     possible_on(recipe.trainer, device)
+    if recipe.trainer.torch_compile:
+        compiler_here()
     fusable(recipe.hardware.fused_kernels, device)
     ready(recipe.trainer.optim, device)

@@ -24,7 +24,9 @@ class Filled(Dataset[dict[str, Any]]):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"rows": [{"input_ids": [0], "labels": [IGNORE]}]} if index == BLANK else cast(dict[str, Any], self.rows[index])
+        return (
+            {"rows": [{"input_ids": [0], "labels": [IGNORE], "blank": True}]} if index == BLANK else cast(dict[str, Any], self.rows[index])
+        )
 
 
 class Even(Sampler[int]):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,18 +13,18 @@ import torch
 from peft.optimizers import create_loraplus_optimizer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, Subset
-from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback, TrainingArguments
+from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
 from tuner.data.store import TokenRows
 from tuner.data.stream import Stream
-from tuner.errors import Problem, TuneError
 from tuner.model import packed
 from tuner.model.adapt import measuring
 from tuner.schema.adapter import AdaLora, Adapter, Lora
 from tuner.schema.trainer import PROJECTED, SCHEDULE_FREE, Optim
 from tuner.train.adalora import penalty, restore
 from tuner.train.average import Ema
+from tuner.train.batches import StreamBatches, flat, padded
 from tuner.train.oom import Room
 from tuner.train.optimizers import MuonAdamW, keeping_projections
 from tuner.train.rows import Even, Filled, share_of
@@ -53,6 +54,7 @@ class TokenTrainer(SavesBehind):
         callbacks: list[TrainerCallback],
         tell: Callable[[str], None] = lambda text: None,
         sharing: int = 1,
+        fixed: int | None = None,
     ) -> None:
         self.padding_free, self.adapter, self.optim = padding_free, adapter, optim
         self.room = Room(tell)
@@ -60,7 +62,8 @@ class TokenTrainer(SavesBehind):
         self.sharing, self.groups = sharing, args.world_size // sharing
         if padding_free:
             packed.score_in_forward(model)
-        collate = _flat if padding_free else _padded(tokenizer)
+        self.fixed = fixed
+        collate = partial(flat, total=fixed) if padding_free else padded(tokenizer)
         super().__init__(
             model=model,
             args=args,
@@ -125,6 +128,7 @@ class TokenTrainer(SavesBehind):
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None) -> Tensor:
         """One forward and backward pass; in smaller parts once memory has run out."""
         seen = inputs["input_ids"].numel() if self.padding_free else inputs["attention_mask"].sum()
+        seen = seen - inputs.pop("filler")
         self.state.num_input_tokens_seen += total(int(seen)) // self.sharing
         parent: Any = super()
         return self.room.step(self, inputs, lambda part: parent.training_step(model, part, num_items_in_batch))
@@ -159,10 +163,12 @@ class TokenTrainer(SavesBehind):
         if self.optim in SCHEDULE_FREE:  # which hold the averaged weights beside those that they step from
             cast(Any, self.optimizer).eval()
         loss_sum, tokens = 0.0, 0
+        stance = torch.compiler.set_stance("force_eager") if self.fixed else nullcontext()  # held-out rows have all shapes
         ema = next((c for c in self.callback_handler.callbacks if isinstance(c, Ema)), None)
-        with ema.measured(model) if ema else nullcontext():
+        with stance, ema.measured(model) if ema else nullcontext():
             for batch in dataloader:
                 inputs = self._prepare_inputs(batch)
+                inputs.pop("filler", None)
                 count = int((inputs["labels"][:, 1:] != packed.IGNORE).sum())
                 if count or not self.alone:  # the others' passes need this one's
                     mean = self.compute_loss(model, inputs, num_items_in_batch=torch.tensor(max(1, count), device=self.args.device))
@@ -174,47 +180,3 @@ class TokenTrainer(SavesBehind):
             metrics={f"{metric_key_prefix}_loss": loss_sum / trained if trained else math.nan},
             num_samples=len(held_out),
         )
-
-
-class StreamBatches:
-    """Micro-batches of a stream without end. Its own loader: Accelerate's would have every rank make all samples and throw most away."""
-
-    def __init__(self, trainer: TokenTrainer, rows: Stream) -> None:
-        self.trainer, self.rows = trainer, rows
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        trainer, args = self.trainer, self.trainer.args
-        world = args.world_size
-        done = trainer.state.global_step * args.per_device_train_batch_size * args.gradient_accumulation_steps * world
-        loader = DataLoader(
-            self.rows.at(done, rank=args.process_index, world=world),
-            batch_size=None,
-            collate_fn=_as_it_is,
-            num_workers=args.dataloader_num_workers,
-            multiprocessing_context="spawn" if args.dataloader_num_workers else None,  # threads run here: nothing may fork
-            generator=torch.Generator(),  # else it would draw its seed from training's, which a resumed run has not done
-        )
-        for items in loader:
-            if isinstance(items[0], Problem):
-                raise TuneError(problems=items)
-            yield trainer.data_collator(items)
-
-
-def _as_it_is(items: Any) -> Any:
-    return items
-
-
-def _flat(items: list[Item]) -> dict[str, Any]:
-    return packed.flatten([row for item in items for row in item["rows"]])
-
-
-def _padded(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[Item]], dict[str, Any]]:
-    pad = DataCollatorForSeq2Seq(tokenizer, padding=True, label_pad_token_id=packed.IGNORE)
-
-    def collate(items: list[Item]) -> dict[str, Any]:
-        rows = [row for item in items for row in item["rows"]]
-        return dict(
-            pad([{**row, "labels": [packed.IGNORE, *row["labels"][1:]], "attention_mask": [1] * len(row["input_ids"])} for row in rows])
-        )
-
-    return collate
