@@ -10,22 +10,41 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from transformers import AutoModelForCausalLM
 
-from tests.lab import Lab, make_lab, train
+from tests.lab import Lab, make_lab, tiny_model, train
 from tests.train.test_training import fresh_base, logits
 from tuner.cli import main
 from tuner.commands.merge_ import METHODS, PRUNING
+from tuner.model import mixture
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     """Three runs: two of one shape, one of another rank."""
     lab = make_lab(tmp_path_factory.mktemp("merge"))
-    for name, overrides in {"one": [], "two": ["seed=5"], "wide": ["adapter.r=4"], "other": ["adapter=ia3"]}.items():
+    runs = {"one": [], "two": ["seed=5"], "wide": ["adapter.r=4"], "other": ["adapter=ia3"], "rs": ["adapter=rslora"]}
+    runs |= {"rs2": ["adapter=rslora", "seed=5"], "magnitudes": ["adapter=dora"], "tokens": ["model.add_tokens=[plus]"]}
+    runs |= {
+        "head": ["adapter.modules_to_save=[lm_head]", "model.id=" + str(untied(lab.folder))],
+        "first": ["adapter.layers_to_transform=[0]"],
+    }
+    runs |= {"query": ["adapter.target_modules=[q_proj]"], "value": ["adapter.target_modules=[v_proj]"]}
+    for name, overrides in runs.items():
         run = lab.run(f"name={name}", "trainer.max_steps=3", *overrides)
         train(run)
         run.plan.write(run.folder / "plan.json")
     return lab
+
+
+def untied(folder: Path) -> Path:
+    """The tiny model with a head of its own, which can be saved beside an adapter."""
+    model: Any = AutoModelForCausalLM.from_pretrained(tiny_model(), tie_word_embeddings=False)
+    model.save_pretrained(str(folder / "untied"))
+    for path in tiny_model().iterdir():
+        if path.name not in ("config.json", "model.safetensors"):
+            (folder / "untied" / path.name).write_bytes(path.read_bytes())
+    return folder / "untied"
 
 
 def merge(lab: Lab, *args: str) -> int:
@@ -90,6 +109,15 @@ def test_dare_draws_by_its_seed(lab: Lab, tmp_path: Path) -> None:
         (["one", "nothing", "to=x"], "no run called `nothing`"),
         (["one", "other", "to=x"], "LoRA adapters alone"),
         (["one", "wide", "to=x", "method=linear"], "cannot merge these by `linear`"),
+        (["one", "two", "to=x", "weights=[nan,1]"], "`weights` is made of finite numbers"),
+        (["one", "two", "to=x", "seed=inf"], "`seed` is made of finite numbers"),
+        (["one", "two", "to=x", "seed=-1"], "`seed` is a whole number from 0 on"),
+        (["one", "magnitudes", "to=x"], "magnitudes has `use_dora`"),
+        (["magnitudes", "one", "to=x"], "magnitudes has `use_dora`"),
+        (["one", "tokens", "to=x"], "tokens has `trainable_token_indices`"),
+        (["tokens", "one", "to=x"], "tokens has `trainable_token_indices`"),
+        (["head", "head", "to=x"], "head has `modules_to_save`"),
+        (["one", "first", "to=x"], "other `layers_to_transform`"),
     ],
 )
 def test_what_cannot_be_merged_is_told(lab: Lab, args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,3 +129,30 @@ def test_what_cannot_be_merged_is_told(lab: Lab, args: list[str], message: str, 
 def test_unlike_ranks_are_merged_by_cat(lab: Lab, tmp_path: Path) -> None:
     assert merge(lab, "one", str(folder_of(lab, "wide")), f"to={tmp_path / 'out'}") == 0
     assert json.loads((tmp_path / "out" / "adapter_config.json").read_text())["r"] == 20
+
+
+@pytest.mark.parametrize(
+    ("names", "weights"), [(("rs", "rs2"), [0.5, 0.5]), (("one", "rs"), [0.3, 1.1]), (("query", "value"), [2.0, -1.0])]
+)
+def test_cat_is_the_weighted_sum_whatever_the_scales_and_modules(
+    lab: Lab, tmp_path: Path, names: tuple[str, str], weights: list[float]
+) -> None:
+    """rsLoRA's scale is `alpha / sqrt(r)`; a module that one alone has counts with its weight."""
+    assert merge(lab, *names, f"to={tmp_path / 'out'}", f"weights={weights}".replace(" ", "")) == 0
+    found = update(tmp_path / "out")
+    parts = [update(folder_of(lab, name)) for name in names]
+    assert found.keys() == parts[0].keys() | parts[1].keys()
+    for name in found:
+        meant = sum(weight * part[name] for weight, part in zip(weights, parts, strict=True) if name in part)
+        torch.testing.assert_close(found[name], meant, atol=1e-6, rtol=1e-4)
+
+
+def test_a_sum_that_is_not_meant_is_not_kept(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mixture, "_plain", lambda model: None)
+    assert merge(lab, "rs", "rs2", f"to={tmp_path / 'out'}") == 3
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_place_that_cannot_be_written_is_told(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    assert merge(lab, "one", "two", "to=/proc/nowhere/x") == 4
+    assert "cannot write the result" in capsys.readouterr().err

@@ -2,11 +2,13 @@
 
 tune merge french german to=both                            half of each update, exactly; the ranks add up
 tune merge french german method=ties weights=[1,0.7] density=0.3 to=both
+
 methods: cat (default), linear, svd, ties, dare_linear, dare_ties, magnitude_prune   (density: share of numbers kept, for the last four)
 """
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +67,11 @@ def _job(words: list[str], given: dict[str, str]) -> dict[str, Any]:
     if density is not None and (method not in PRUNING or not 0 < density <= 1):
         what = f"`{method}` keeps every number" if method not in PRUNING else "density is a share above 0, at most 1"
         raise TuneError(what, f"density={given['density']}", f"it is for {', '.join(PRUNING)}")
-    seed = int(_numbers("seed", given.get("seed", "0"), 1)[0])
+    seed = _numbers("seed", given.get("seed", "0"), 1)[0]
+    if not (0 <= seed < 2**32 and seed == int(seed)):
+        raise TuneError("`seed` is a whole number from 0 on", f"seed={given['seed']}", "as `seed=1`")
     facts = {"folders": folders, "names": words, "weights": weights, "method": method, "density": density}
-    return facts | {"seed": seed, "target": target}
+    return facts | {"seed": int(seed), "target": target}
 
 
 def _numbers(name: str, text: str, count: int) -> list[float]:
@@ -75,6 +79,8 @@ def _numbers(name: str, text: str, count: int) -> list[float]:
         found = [float(part) for part in text.strip("[]() ").split(",")]
     except ValueError as error:
         raise TuneError(f"`{name}` is made of numbers", f"{name}={text}", "as `weights=[0.5,0.5]`, `density=0.5`") from error
+    if not all(map(math.isfinite, found)):
+        raise TuneError(f"`{name}` is made of finite numbers", f"{name}={text}", "as `weights=[0.5,0.5]`, `density=0.5`")
     if len(found) != count:
         raise TuneError(f"`{name}` has {len(found)} numbers for {count}", f"{name}={text}", "one for each adapter")
     return found

@@ -13,7 +13,7 @@ from peft import PeftConfig, PeftModel, PeftType
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
-from tuner.errors import GATE, TuneError
+from tuner.errors import ENVIRONMENT, GATE, TuneError
 from tuner.model.load import load_base
 from tuner.model.merge import TOKENIZER
 from tuner.plan import read_plan
@@ -21,6 +21,14 @@ from tuner.runs import write_json
 from tuner.schema.model import Dtype, Model
 
 RESULT = "merged"
+NEAR_SUM = 1e-3  # of the largest part's size
+# What PEFT passes over when it merges, and why it cannot be passed over.
+REFUSED = {
+    "use_dora": "magnitudes of weights, which are no update that could be added",
+    "modules_to_save": "whole modules, which are not merged",
+    "trainable_token_indices": "rows of new tokens, which are not merged",
+    "bias": "biases of the base, which are not merged",
+}
 NEAR = 1e-4  # of the largest logit, in fp32
 
 
@@ -50,9 +58,11 @@ def mix(job: Job, *, progress: Callable[[str], None]) -> dict[str, Any]:
     try:
         model.add_weighted_adapter(names, job.weights, RESULT, combination_type=job.method, **options)
     except ValueError as error:
-        fix = "use `method=cat` or `method=svd`, which take any ranks"
+        fix = "leave it out" if job.method in ("cat", "svd") else "use `method=cat` or `method=svd`, which take any ranks"
         raise TuneError(f"PEFT cannot merge these by `{job.method}`: {str(error).splitlines()[0]}", "method", fix) from error
+    _plain(model)
     updates = {name: _updates(model, name) for name in (*names, RESULT)}
+    _is_meant(job, updates)
     model.set_adapter(RESULT)
     ids = torch.arange(1, 33)[None] % model.config.get_text_config().vocab_size
     with torch.inference_mode():
@@ -60,6 +70,7 @@ def mix(job: Job, *, progress: Callable[[str], None]) -> dict[str, Any]:
     partial = job.target.with_name(f".{job.target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
+        partial.mkdir(parents=True)
         facts = _save(job, model, partial, updates)
         fresh = PeftModel.from_pretrained(_base(job.folders[0], configs[0], progress), str(partial)).eval()
         with torch.inference_mode():
@@ -70,6 +81,8 @@ def mix(job: Job, *, progress: Callable[[str], None]) -> dict[str, Any]:
         facts["reloaded"] = difference
         write_json(partial / "merge.json", facts)
         partial.rename(job.target)
+    except OSError as error:
+        raise TuneError(f"cannot write the result: {error.strerror}", str(job.target), "choose another folder", code=ENVIRONMENT) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return facts
@@ -83,6 +96,40 @@ def _alike(job: Job, configs: list[PeftConfig]) -> None:
         if config.base_model_name_or_path != first.base_model_name_or_path:
             what = f"{name} is for {config.base_model_name_or_path}, {job.names[0]} for {first.base_model_name_or_path}"
             raise TuneError(what, name, "merge adapters of one base")
+        for key, why in REFUSED.items():
+            if getattr(config, key, None) not in (None, False, [], {}, "none"):
+                fix = f"take its result as a base instead: `model=run:{name}`"
+                raise TuneError(f"{name} has `{key}`: {why}", name, fix)
+        for key in ("layers_to_transform", "exclude_modules"):
+            if getattr(config, key, None) != getattr(first, key, None):
+                what = f"{name} and {job.names[0]} have other `{key}`, and PEFT would leave out what the first has not"
+                raise TuneError(what, name, "merge adapters of the same modules")
+
+
+def _plain(model: PeftModel) -> None:
+    """The merged matrices hold all scales but `alpha / r`; PEFT takes over rsLoRA's mark, by which they would be scaled once more."""
+    merged: Any = model.peft_config[RESULT]
+    merged.use_rslora = False
+    for layer in model.modules():
+        if isinstance(layer, LoraLayer) and RESULT in layer.lora_A:
+            layer.scaling[RESULT] = merged.lora_alpha / layer.r[RESULT]
+
+
+def _is_meant(job: Job, updates: dict[str, dict[str, Tensor]]) -> None:
+    """Raises TuneError (code 3) where a result is no number, or `cat` is not the weighted sum, module by module."""
+    result = updates[RESULT]
+    if not all(bool(update.isfinite().all()) for update in result.values()):
+        raise TuneError("the merged adapter is not a number", str(job.target), "look at the adapters and their weights", code=GATE)
+    if job.method != "cat":
+        return
+    for path in {path for index in range(len(job.names)) for path in updates[f"a{index}"]}:
+        parts = [weight * updates[f"a{i}"][path] for i, weight in enumerate(job.weights) if path in updates[f"a{i}"]]
+        meant = torch.stack(parts).sum(0)
+        size = max(float(part.norm()) for part in parts)
+        away = float((result[path] - meant).norm()) if path in result else size
+        if away > NEAR_SUM * size:
+            what = f"the merged adapter is not the weighted sum: at {path} it is {away / size:.0%} away"
+            raise TuneError(what, str(job.target), "nothing is kept; report it with `tune doctor`", code=GATE)
 
 
 def _base(folder: Path, config: PeftConfig, progress: Callable[[str], None]) -> Any:
