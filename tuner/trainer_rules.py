@@ -8,7 +8,7 @@ from typing import Any
 from tuner.errors import nearest
 from tuner.schema.adapter import AdaLora, Full, Lora, QLora
 from tuner.schema.beyond_lora import Prefix
-from tuner.schema.debug import LrFinder, Overfit
+from tuner.schema.debug import LrFinder, Overfit, Profile
 from tuner.schema.hardware import DeepSpeed, Fsdp
 from tuner.schema.recipe import Recipe
 from tuner.schema.trainer import OPTIM_ARGS, PROJECTED, SCHEDULE_FREE, Optim, Scheduler
@@ -50,6 +50,11 @@ def optimizers(recipe: Recipe) -> Iterator[Finding]:
 def looking(recipe: Recipe) -> Iterator[Finding]:
     """One batch again and again is no stream; a search needs a range."""
     debug = recipe.debug
+    steps = {Overfit: 0, LrFinder: 0, Profile: 2}.get(type(debug))
+    if steps is not None and recipe.trainer.logging_steps != 1:
+        yield "trainer.logging_steps", f"`debug={debug.kind}` looks at every step", "leave `trainer.logging_steps` out"
+    if isinstance(debug, Overfit | LrFinder | Profile) and recipe.trainer.max_steps != debug.steps + (steps or 0):
+        yield "trainer.max_steps", f"`debug={debug.kind}` takes as many steps as `debug.steps` says", "set `debug.steps` instead"
     if isinstance(debug, Overfit) and recipe.data.streaming:
         yield "debug", "`debug=overfit` takes the first batch again and again, and a stream never comes back", "set `data.streaming=false`"
     if isinstance(debug, LrFinder) and debug.lr_min >= debug.lr_max:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import gzip
 import json
+import signal
+import time
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
-from tests.lab import Lab, log_of, losses_of, make_lab, train
+from tests.lab import Lab, log_of, losses_of, make_lab, tiny_model, train
 from tuner.context import Run
 from tuner.errors import TuneError
 from tuner.pipeline import execute
@@ -116,7 +121,55 @@ def test_a_profile_is_a_trace_that_opens(lab: Lab) -> None:
     assert len(losses_of(run.folder)) == 4
 
 
+def test_a_short_search_sees_what_falls(lab: Lab) -> None:
+    """20 steps: smoothing as for 100 would hide a fall of a twentieth."""
+    run = lab.run("debug=lr", "debug.steps=20", "debug.lr_min=1e-4", "trainer.optim=adafactor")
+    whole(run)
+    assert read_json(run.folder / "lr_finder.json")["suggestion"] > 1e-4
+    told = [entry["learning_rate"] for entry in log_of(run.folder)]
+    rates = [point["learning_rate"] for point in read_json(run.folder / "lr_finder.json")["curve"]]
+    assert told[: len(rates)] == pytest.approx(rates), "the log has the rates in use"
+
+
+def test_a_loss_that_is_no_number_is_told(lab: Lab, tmp_path: Path) -> None:
+    broken: Any = AutoModelForCausalLM.from_pretrained(tiny_model())
+    with torch.no_grad():
+        broken.get_input_embeddings().weight[:] = float("nan")
+    broken.save_pretrained(str(tmp_path / "broken"))
+    for path in tiny_model().iterdir():
+        if path.name not in ("config.json", "model.safetensors"):
+            (tmp_path / "broken" / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(TuneError, match="not a number at the lowest rate") as caught:
+        train(lab.run("debug=lr", f"model.id={tmp_path / 'broken'}", "adapter=full"))
+    assert caught.value.code == 3
+
+
+@pytest.mark.parametrize("mode", ["overfit", "lr"])
+def test_a_look_that_is_stopped_is_no_verdict_and_begins_anew(lab: Lab, mode: str) -> None:
+    plan = lab.write_plan(f"debug={mode}", "debug.steps=500", *(["debug.share=0.001"] if mode == "overfit" else ["debug.lr_min=1e-7"]))
+    folder = plan.parent.parent
+    worker = lab.start(plan)
+    began = time.monotonic()
+    while not (folder / "train_log.jsonl").is_file():
+        assert worker.poll() is None
+        assert time.monotonic() - began < 60
+        time.sleep(0.05)
+    worker.send_signal(signal.SIGTERM)
+    output, _ = worker.communicate(timeout=60)
+    assert worker.returncode == 0, output
+    assert "nothing is saved of it" in output
+    assert read_json(folder / "state.json")["status"] == "resume"
+    assert not list((folder / "checkpoints").glob("*"))
+
+
 def test_rules_of_looking(lab: Lab) -> None:
+    for overrides, words in (
+        (["debug=lr", "trainer.logging_steps=5"], "looks at every step"),
+        (["debug=profile", "trainer.max_steps=1"], "as many steps as `debug.steps` says"),
+        (["debug=overfit", "trainer.max_steps=7"], "as many steps as `debug.steps` says"),
+    ):
+        with pytest.raises(TuneError, match=words):
+            lab.plan(*overrides)
     with pytest.raises(TuneError, match="a stream never comes back"):
         lab.plan("debug=overfit", "data.streaming=true")
     with pytest.raises(TuneError, match="is not above"):

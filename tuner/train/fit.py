@@ -63,7 +63,7 @@ def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
     narrow = _in_fp32(model, args)
     if run.leads:
         affordable(run, model, steps=args.max_steps)
-    interrupt, log = Interrupt(run.tell, saves="distributed_config" not in run.placing), Log(run.folder / "train_log.jsonl")
+    interrupt, log = Interrupt(run.tell, saves=_saves(run)), Log(run.folder / "train_log.jsonl")
     writer = Writer(background=run.recipe.hardware.async_save)
     try:
         note(run.folder, step=step_of(checkpoint) if checkpoint else 0, steps=args.max_steps)
@@ -121,6 +121,11 @@ def _loaded(run: Run, task: Trainable) -> tuple[nn.Module, dict[str, Any]]:
     return model, counts
 
 
+def _saves(run: Run) -> bool:
+    """Whether a training that is stopped can go on: not a look, which begins anew, nor one that Transformers cannot write down."""
+    return run.recipe.debug.keeps and "distributed_config" not in run.placing
+
+
 def _trained(run: Run, trainer: Any, model: nn.Module, checkpoint: Path | None, steps: int) -> Path | None:
     """Train, from a checkpoint if there is one; returns it where it is the end already, and the model has its weights."""
     if checkpoint and _finished(checkpoint, steps, run.recipe.trainer.early_stopping_patience):
@@ -173,7 +178,7 @@ def _callbacks(run: Run, interrupt: Interrupt, log: Log, writer: Writer) -> list
     if not isinstance(debug, LrFinder):
         found.insert(1, LossGuard(trainer.max_loss_factor))
     if debug.impl and (run.leads or not isinstance(debug, Profile)):
-        found.append(load(debug.impl).watch(run, debug))
+        found.insert(0, load(debug.impl).watch(run, debug))  # before the log, which tells what it sets
     if trainer.load_best_model_at_end or trainer.early_stopping_patience:
         found.append(SaveAtBest(trainer.early_stopping_patience))
     if isinstance(run.recipe.adapter, AdaLora):

@@ -12,7 +12,7 @@ from tuner.errors import GATE, TuneError
 from tuner.runs import write_json
 from tuner.schema.debug import LrFinder
 
-SMOOTHING, DIVERGED = 0.9, 3.0  # of the loss from step to step; times its lowest fall, above the lowest, at which it ends
+SMOOTHING, DIVERGED = 0.9, 3.0  # of the loss from step to step, in 100 steps; times its lowest fall, above the lowest, at which it ends
 LINES = 16
 
 
@@ -29,6 +29,7 @@ class Rising(TrainerCallback):
         self.rates: list[float] = []
         self.losses: list[float] = []
         self.smoothed: list[float] = []
+        self.keep, self.mean = SMOOTHING ** (100 / debug.steps), 0.0
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, optimizer: Any = None, **_: Any) -> None:
         """Over what the schedule would set; groups keep their ratios (LoRA+)."""
@@ -44,13 +45,13 @@ class Rising(TrainerCallback):
         """Smooth, and look whether it has gone wrong."""
         if not logs or "loss" not in logs:
             return
-        loss = logs["loss"]
+        loss, logs["learning_rate"] = logs["loss"], self.rates[-1]
         if not math.isfinite(loss):
             control.should_training_stop = True
             return
         self.losses.append(loss)
-        before = self.smoothed[-1] if self.smoothed else loss
-        self.smoothed.append(SMOOTHING * before + (1 - SMOOTHING) * loss)
+        self.mean = self.keep * self.mean + (1 - self.keep) * loss
+        self.smoothed.append(self.mean / (1 - self.keep ** len(self.losses)))
         lowest = min(self.smoothed)
         fall = max(self.smoothed[0] - lowest, 0.05 * self.smoothed[0])
         if len(self.smoothed) > 5 and self.smoothed[-1] > lowest + DIVERGED * fall:
@@ -59,6 +60,9 @@ class Rising(TrainerCallback):
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Write the curve, draw it, and suggest. Raises TuneError (code 3) where the loss fell at no rate."""
         rates = self.rates[: len(self.smoothed)]
+        if not rates:
+            fix = "look at the model's weights and at `trainer.precision`"
+            raise TuneError(f"the loss is not a number at the lowest rate, {self.debug.lr_min:.1g}", "debug", fix, code=GATE)
         found = suggest(rates, self.smoothed)
         curve = [{"learning_rate": r, "loss": lo, "smoothed": s} for r, lo, s in zip(rates, self.losses, self.smoothed, strict=True)]
         if self.run.leads:
