@@ -8,8 +8,8 @@ from typing import Any
 from tuner.errors import nearest
 from tuner.schema.adapter import AdaLora, Full, Lora, QLora
 from tuner.schema.beyond_lora import Prefix
-from tuner.schema.debug import LrFinder, Overfit, Profile
-from tuner.schema.hardware import DeepSpeed, Fsdp
+from tuner.schema.debug import LrFinder, Noise, Overfit, Profile
+from tuner.schema.hardware import DeepSpeed, Distributed, Fsdp
 from tuner.schema.recipe import Recipe
 from tuner.schema.trainer import OPTIM_ARGS, PROJECTED, SCHEDULE_FREE, Optim, Scheduler
 
@@ -50,11 +50,21 @@ def optimizers(recipe: Recipe) -> Iterator[Finding]:
 def looking(recipe: Recipe) -> Iterator[Finding]:
     """One batch again and again is no stream; a search needs a range."""
     debug = recipe.debug
-    steps = {Overfit: 0, LrFinder: 0, Profile: 2}.get(type(debug))
+    steps = {Overfit: 0, LrFinder: 0, Noise: 0, Profile: 2}.get(type(debug))
     if steps is not None and recipe.trainer.logging_steps != 1:
         yield "trainer.logging_steps", f"`debug={debug.kind}` looks at every step", "leave `trainer.logging_steps` out"
-    if isinstance(debug, Overfit | LrFinder | Profile) and recipe.trainer.max_steps != debug.steps + (steps or 0):
+    if isinstance(debug, Overfit | LrFinder | Noise | Profile) and recipe.trainer.max_steps != debug.steps + (steps or 0):
         yield "trainer.max_steps", f"`debug={debug.kind}` takes as many steps as `debug.steps` says", "set `debug.steps` instead"
+    micro = recipe.hardware.micro_batch_size or 1
+    if isinstance(debug, Noise) and recipe.trainer.batch_size < 4 * micro:
+        what = f"`debug=noise` compares {micro} and `trainer.batch_size` ({recipe.trainer.batch_size}) rows, which are too near"
+        yield "trainer.batch_size", what, f"set `trainer.batch_size={8 * micro}`, say"
+    if isinstance(debug, Noise) and (recipe.trainer.optim in SCHEDULE_FREE or isinstance(recipe.hardware, Distributed)):
+        yield (
+            "debug",
+            "`debug=noise` reads the gradients of one process, and steps that do not move",
+            "use `adamw_torch` and `hardware=auto`",
+        )
     if isinstance(debug, Overfit) and recipe.data.streaming:
         yield "debug", "`debug=overfit` takes the first batch again and again, and a stream never comes back", "set `data.streaming=false`"
     if isinstance(debug, LrFinder) and debug.lr_min >= debug.lr_max:

@@ -17,7 +17,7 @@ import yaml
 from tuner.eval import svg
 from tuner.measures import duration, figure
 from tuner.results import Results, json_lines, read_results
-from tuner.runs import write_text
+from tuner.runs import read_json, write_text
 
 MOST_CHARACTERS = 1200  # of one text in an example
 MOST_SAMPLE_CHARACTERS = 6000
@@ -39,12 +39,15 @@ def write_report(folder: Path) -> Path:
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     page = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page.filters |= {"figure": figure, "duration": duration, "number": "{:,}".format, "percent": "{:.1%}".format, "value": as_text}
+    look = looked(folder)
     train, validation, rates = read_log(folder / "train_log.jsonl")
     context = {
         "run": run,
         "train": train,
         "validation": validation,
         "loss_chart": svg.loss_chart(train, validation, rates),
+        "look": look,
+        "rate_chart": svg.rate_chart([tuple(p.values()) for p in look.get("curve", ())], look.get("suggestion")),
         "dumbbell": svg.dumbbell,
         "examples": examples(run),
         "tally": tally(run),
@@ -68,6 +71,12 @@ def read_log(path: Path) -> tuple[list[tuple[float, float]], list[tuple[float, f
                 points[line["step"]] = line[key]
     loss, held_out, rate = (sorted(points.items()) for points in columns.values())
     return loss, held_out, rate
+
+
+def looked(folder: Path) -> dict[str, Any]:
+    """What `debug=lr`, `noise` or `profile` found, if the run was such a look."""
+    files = [folder / name for name in ("lr_finder.json", "noise.json", "profile/summary.json")]
+    return {key: value for path in files if path.is_file() for key, value in read_json(path).items()}
 
 
 def examples(run: Results) -> list[dict[str, Any]]:

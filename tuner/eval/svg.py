@@ -64,6 +64,28 @@ def loss_chart(train: Points, validation: Points, learning_rate: Points) -> Mark
     return _svg("Loss over training steps", [*parts, _plot(lines)])
 
 
+def rate_chart(curve: Sequence[tuple[float, float, float]], suggestion: float | None) -> Markup:
+    """(learning rate, loss, smoothed loss) over the rate's power of ten, and where the suggested one lies."""
+    curve = [(math.log10(r), a, b) for r, a, b in curve if r > 0 and math.isfinite(a) and math.isfinite(b)]
+    if len(curve) < 2:
+        return Markup("")
+    low = min(b for _, _, b in curve)
+    top = min(max(a for _, a, _ in curve), low + 3 * (curve[0][2] - low or 1.0))  # what has exploded is cut off
+    levels = ticks(low, top)
+    across, down = _scale(curve[0][0], curve[-1][0], 0, 1000), _scale(levels[0], levels[-1], 1000, 0)
+    high = levels[-1]
+    parts = [_grid(y, f"{level:g}", levels[0] == level) for level in levels for y in [TOP + down(level) / 1000 * HEIGHT]]
+    powers = range(math.ceil(curve[0][0]), math.floor(curve[-1][0]) + 1)
+    parts += [_label(f"{LEFT + across(p) / 1000 * WIDTH:.2f}%", TOP + HEIGHT + 20, f"1e{p}", "middle") for p in powers]
+    parts.append(_label(f"{LEFT + WIDTH / 2}%", TOP + HEIGHT + 40, "learning rate", "middle"))
+    lines = [_line([(across(x), down(min(a, high))) for x, a, _ in curve], "train faint")]
+    lines.append(_line([(across(x), down(min(b, high))) for x, _, b in curve], "train"))
+    if suggestion:
+        place = across(math.log10(suggestion))
+        lines.append(_line([(place, 0), (place, 1000)], "held-out"))
+    return _svg("Loss over learning rates", [*parts, _plot(lines)])
+
+
 def _smooths(points: Points) -> bool:
     """A short curve is shown as it is; a long one gets a smoothed line over it."""
     return len(points) >= 100

@@ -118,3 +118,20 @@ class LrFinder(Mode):
     def changes(self) -> dict[str, Any]:
         """The rate is set from step to step, over a constant schedule."""
         return BARE | {"trainer.max_steps": self.steps, "trainer.lr_scheduler_type": "constant", "trainer.ema_decay": None}
+
+
+@kind("debug", "noise")
+@dataclass(kw_only=True)
+class Noise(Mode):
+    """Gradient noise scale (https://arxiv.org/abs/1812.06162): which global batch is worth its price."""
+
+    impl: ClassVar[str] = "tuner.train.debugging.noise"
+    keeps: ClassVar[bool] = False
+
+    steps: int = opt(50, affects="train", ge=2)
+    """Steps whose gradients are compared; the rate is next to 0, so that all are of the same weights."""
+
+    def changes(self) -> dict[str, Any]:
+        """Single rows against the whole batch; nothing moves, nothing is clipped."""
+        still = {"trainer.lr_scheduler_type": "constant", "trainer.max_grad_norm": 0.0, "hardware.micro_batch_size": 1}
+        return BARE | still | {"trainer.max_steps": self.steps, "trainer.ema_decay": None, "trainer.learning_rate": 1e-30}
