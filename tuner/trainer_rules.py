@@ -9,9 +9,9 @@ from tuner.errors import nearest
 from tuner.schema.adapter import AdaLora, Full, Lora, QLora
 from tuner.schema.beyond_lora import Prefix
 from tuner.schema.debug import LrFinder, Noise, Overfit, Profile
-from tuner.schema.hardware import DeepSpeed, Distributed, Fsdp
+from tuner.schema.hardware import DeepSpeed, Device, Distributed, Fsdp
 from tuner.schema.recipe import Recipe
-from tuner.schema.trainer import OPTIM_ARGS, PROJECTED, SCHEDULE_FREE, Optim, Scheduler
+from tuner.schema.trainer import OPTIM_ARGS, PROJECTED, SCHEDULE_FREE, Optim, Precision, Scheduler
 
 Finding = tuple[str, str, str]
 
@@ -114,4 +114,23 @@ def compiling(recipe: Recipe) -> Iterator[Finding]:
         yield key, "weights that are gathered block by block are not compiled here", "use `hardware=ddp`, or leave it out"
 
 
-RULES = (compiling, rates, optimizers, looking, recomputing)
+def eight_bits(recipe: Recipe) -> Iterator[Finding]:
+    """What torchao's 8-bit products are for."""
+    if recipe.trainer.precision is not Precision.fp8:
+        return
+    key = "trainer.precision"
+    if not isinstance(recipe.adapter, Full):
+        yield key, f"fp8 is for weights that are trained, and {recipe.adapter.label} leaves them frozen", "use `bf16`, or `adapter=full`"
+    if isinstance(recipe.hardware, DeepSpeed):
+        yield key, "DeepSpeed has number formats of its own, without fp8", "use `hardware=fsdp`"
+    if isinstance(recipe.hardware, Fsdp) and recipe.hardware.cpu_ram_efficient_loading:
+        yield (
+            "hardware.cpu_ram_efficient_loading",
+            "8-bit layers cannot be made of weights that one process reads",
+            "set it to false",
+        )
+    if recipe.hardware.device in (Device.cpu, Device.mps):
+        yield key, f"fp8 is a format of NVIDIA GPUs since Ada, and this is {recipe.hardware.device}", "use `trainer.precision=bf16`"
+
+
+RULES = (compiling, eight_bits, rates, optimizers, looking, recomputing)

@@ -67,6 +67,8 @@ class Precision(StrEnum):
     fp32 = "fp32"
     tf32 = "tf32"
     """fp32 whose matrix products round their inputs to 10 bits of mantissa: NVIDIA GPUs since Ampere."""
+    fp8 = "fp8"
+    """bf16 whose blocks' matrix products are in 8 bits (torchao): NVIDIA GPUs since Ada, with `adapter=full`."""
 
 
 class Choice(StrEnum):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,12 @@ def possible_on(trainer: Trainer, device: torch.device) -> None:
     if trainer.precision is Precision.tf32 and not (device.type == "cuda" and torch.cuda.get_device_capability() >= (8, 0)):
         what = "tf32 is a format of NVIDIA GPUs since Ampere, and this run is on none"
         raise TuneError(what, "trainer.precision", "use `trainer.precision=fp32`", code=ENVIRONMENT)
+    if trainer.precision is Precision.fp8:
+        if not (device.type == "cuda" and torch.cuda.get_device_capability() >= (8, 9)):
+            what = "fp8 is a format of NVIDIA GPUs since Ada, and this run is on none"
+            raise TuneError(what, "trainer.precision", "use `trainer.precision=bf16`", code=ENVIRONMENT)
+        if find_spec("torchao") is None:
+            raise TuneError("fp8 needs torchao", "trainer.precision", "pip install 'tuner[fp8]'", code=ENVIRONMENT)
     if trainer.activation_offloading and device.type == "cpu":
         what = "activations are offloaded to the host's memory, and this run is in it"
         raise TuneError(what, "trainer.activation_offloading", "leave it out", code=ENVIRONMENT)
@@ -114,6 +121,8 @@ def arguments(recipe: Recipe, folder: Path, device: torch.device, *, rows: int, 
         prediction_loss_only=True,
         **extra,
     )
+    if trainer.precision is Precision.fp8:
+        found.mixed_precision = "fp8"  # which only the environment could say
     if recipe.hardware.impl:
         load(recipe.hardware.impl).adjust(found, recipe)
     return found

@@ -14,6 +14,7 @@ from torch import nn
 from tuner.context import Run
 from tuner.errors import ENVIRONMENT, TuneError
 from tuner.registry import load
+from tuner.schema.trainer import Precision
 from tuner.train.checkpoints import PREFIX, broken
 
 
@@ -45,6 +46,8 @@ def gathered(run: Run, task: Savable, trainer: Any, model: nn.Module) -> nn.Modu
     """The model as one process holds it; where it was trained in parts, what was trained is gathered into another, by the leader."""
     hardware = run.recipe.hardware
     parts = load(hardware.impl).whole(trainer.model) if hardware.impl else None
+    if parts is None and run.recipe.trainer.precision is Precision.fp8:  # whose layers multiply in 8 bits: what is saved does not
+        parts = {name: parameter.detach().cpu() for name, parameter in model.named_parameters() if parameter.requires_grad}
     if parts is None or not run.leads:
         return model
     whole = task.load(dataclasses.replace(run, loads_on=torch.device("cpu"), placing={}), trainable=True)
