@@ -255,7 +255,7 @@ def test_a_moved_run_answers_with_its_own_weights(project: Lab) -> None:
 @pytest.mark.parametrize(
     ("override", "what"),
     [
-        ("adapter.target_modules=[q_prj]", "the adapter does not fit the model"),
+        ("adapter.target_modules=[q_prj]", "the model has no module `q_prj`"),
         ("adapter.modules_to_save=[nope]", "the model has no module `nope`"),
         ("trainer.padding_free=always", "cannot be had"),
         ("task.packing=true", "cannot be had"),

@@ -152,6 +152,7 @@ def test_every_key_affects_the_stages_it_says(key: str) -> None:
         base = [f"hardware={options[0]}"]
     base += ["trainer.padding_free=never", "trainer.save_steps=0", "adapter=full"] if key in SHARING else []
     base += ["hardware.zero_stage=3"] if key == "hardware.offload_param" else []
+    base += ["task.packing=true"] if key == "trainer.torch_compile" else []
     base += ["trainer.max_steps=5"] if key in ("data.streaming", *STREAMED) else []
     base += ["data.streaming=true"] if key in STREAMED else []
     base += ["trainer.eval_steps=5"] if key in ("trainer.load_best_model_at_end", "trainer.early_stopping_patience") else []

@@ -134,7 +134,7 @@ def test_going_on_in_fewer_words_trains_longer(lab: Lab) -> None:
         (["adapter=ia3"], "the adapter in .* is LORA, not IA3", "adapter.continue_from"),
         (["adapter.r=8"], "has `r` 16, this recipe 8", "adapter.r"),
         (["adapter.target_modules=[q_proj]"], "has `target_modules`", "adapter.target_modules"),
-        (["adapter.use_dora=true"], "has `use_dora` None, this recipe True", "adapter.use_dora"),
+        (["adapter.use_dora=true"], "has `use_dora` false, this recipe true", "adapter.use_dora"),
     ],
 )
 def test_another_adapter_than_the_saved_one_is_an_error(lab: Lab, overrides: list[str], message: str, where: str) -> None:

@@ -18,7 +18,7 @@ from tests.lab import tiny_tokenizer
 from tuner.data.chat import TokenRow
 from tuner.data.store import TokenRows, write_packs, write_rows
 from tuner.model import kernels, packed
-from tuner.train.trainer import _padded
+from tuner.train.batches import padded
 
 # PEFT 0.21 asks for a name that transformers 5.23 deprecates: https://github.com/huggingface/peft/issues (is_activation_checkpointing)
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
@@ -175,7 +175,7 @@ def test_logits_of_packed_rows_are_those_of_separate_rows(config: PretrainedConf
 def test_the_padded_batch_has_the_logits_of_separate_rows_too() -> None:
     """What is trained where padding-free is not possible: padding on either side changes no row."""
     model = of(ARCHITECTURES[0], "sdpa")
-    batch = _padded(tiny_tokenizer())([{"rows": ROWS[:2]}, {"rows": ROWS[2:]}])
+    batch = padded(tiny_tokenizer())([{"rows": ROWS[:2]}, {"rows": ROWS[2:]}])
     with torch.no_grad():
         logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
         for row, mask, found in zip(ROWS, batch["attention_mask"], logits, strict=True):
