@@ -139,7 +139,9 @@ def _trained(run: Run, trainer: Any, model: nn.Module, checkpoint: Path | None, 
 def _place(run: Run) -> str:
     """The device by name; of a CPU what multiplies bf16, where that is what is trained in."""
     if run.device.type == "cuda":
-        return f"cuda ({torch.cuda.get_device_name(run.device)})"
+        others = torch.cuda.device_count() - run.world
+        more = f"; {others} more GPUs are here: hardware=ddp takes them all" if others > 0 and run.world == 1 else ""
+        return f"cuda ({torch.cuda.get_device_name(run.device)}){more}"
     units = bf16_units() if run.device.type == "cpu" and run.recipe.trainer.precision is Precision.bf16 else None
     if units is None:
         return str(run.device.type)
