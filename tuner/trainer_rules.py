@@ -44,8 +44,11 @@ def optimizers(recipe: Recipe) -> Iterator[Finding]:
 
 
 def looking(recipe: Recipe) -> Iterator[Finding]:
-    """One batch again and again is no stream; a search needs a range."""
-    debug = recipe.debug
+    """One batch again and again is no stream; a search needs a range, and all of its steps."""
+    debug, most = recipe.debug, recipe.trainer.max_steps
+    if debug.least_steps > (most or 0):
+        what = f"`debug={debug.kind}` needs {debug.least_steps} steps, and `trainer.max_steps` is {most or 'not set'}"
+        yield "trainer.max_steps", what, "leave it out: `debug.steps` says how many"
     if isinstance(debug, Overfit) and recipe.data.streaming:
         yield "debug", "`debug=overfit` takes the first batch again and again, and a stream never comes back", "set `data.streaming=false`"
     if isinstance(debug, LrFinder) and debug.lr_min >= debug.lr_max:

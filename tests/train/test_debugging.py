@@ -14,7 +14,7 @@ from tuner.context import Run
 from tuner.errors import TuneError
 from tuner.pipeline import execute
 from tuner.runs import read_json
-from tuner.train.debugging.lr import suggest
+from tuner.train.debugging.lr import falls, suggest
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_no_rate_is_suggested_where_nothing_falls(lab: Lab) -> None:
 def test_the_steepest_descent() -> None:
     rates = [10.0**-n for n in range(8, 0, -1)]
     assert suggest(rates, [5, 5, 4.9, 4.0, 2.0, 1.9, 4.0, 9.0]) == pytest.approx(1e-5, rel=0.01)
-    assert suggest(rates, [5, 5, 5, 5, 5, 5, 6, 9]) is None
+    assert not falls([5, 5, 5, 5, 5, 5, 6, 9], [5, 5, 5, 5, 5, 5, 6, 9], 0.0)
 
 
 def test_a_profile_is_a_trace_that_opens(lab: Lab) -> None:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from tuner.registry import kind
 from tuner.schema.base import Section, opt
 
+WARMUP = 2  # steps before those that are profiled
 # Only training is wanted: nothing measured, published, saved or chosen.
 BARE: dict[str, Any] = {
     "eval.enabled": False,
@@ -34,6 +35,11 @@ class Debug(Section):
     def changes(self) -> dict[str, Any]:
         """Values of other keys."""
         return {}
+
+    @property
+    def least_steps(self) -> int:
+        """Optimizer steps that it cannot do without."""
+        return 0
 
 
 @kind("debug", "none")
@@ -97,7 +103,12 @@ class Profile(Mode):
 
     def changes(self) -> dict[str, Any]:
         """As many steps as are needed."""
-        return BARE | {"trainer.max_steps": self.steps + 2}
+        return BARE | {"trainer.max_steps": self.least_steps}
+
+    @property
+    def least_steps(self) -> int:
+        """With those before."""
+        return self.steps + WARMUP
 
 
 @kind("debug", "lr")
@@ -118,3 +129,8 @@ class LrFinder(Mode):
     def changes(self) -> dict[str, Any]:
         """The rate is set from step to step, over a constant schedule."""
         return BARE | {"trainer.max_steps": self.steps, "trainer.lr_scheduler_type": "constant", "trainer.ema_decay": None}
+
+    @property
+    def least_steps(self) -> int:
+        """To the highest rate."""
+        return self.steps

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from contextlib import nullcontext
 from pathlib import Path
@@ -49,10 +50,7 @@ class Trainable(Savable, Protocol):
 
 def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
     """Train and save; returns facts for the stage's marker. Raises TuneError when the loss goes wrong, Interrupted on a signal."""
-    set_seed(run.recipe.seed)
-    torch.use_deterministic_algorithms(run.device.type == "cpu", warn_only=True)
-    # It would write to every new tensor, for code that reads what nobody wrote.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    _repeatable(run)
     folder, rows, shape = run.folder / "checkpoints", TokenRows(prepared), dimensions(run)
     length = run.recipe.task.max_length if run.recipe.data.streaming else longest(rows, run.recipe.task.max_length)
     args = arguments(placed(run, shape, length), folder, run.device, rows=len(rows), processes=run.world)
@@ -62,13 +60,14 @@ def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
     counts = describe(model)
     share = counts["trainable"] / counts["parameters"]
     run.tell(f"training {number(counts['trainable'])} of {number(counts['parameters'])} parameters ({share:.2%}) on {_place(run)}")
-    checkpoint = from_leader(lambda: newest(folder, tell=run.tell))
+    checkpoint = from_leader(lambda: _begun(run, folder))
     if checkpoint:
         run.tell(f"going on from step {step_of(checkpoint)} of {args.max_steps}")
     narrow = _in_fp32(model, args)
     if run.leads:
         affordable(run, model, steps=args.max_steps)
-    interrupt, log = Interrupt(run.tell, saves="distributed_config" not in run.placing), Log(run.folder / "train_log.jsonl")
+    saves = run.recipe.debug.keeps and "distributed_config" not in run.placing
+    interrupt, log = Interrupt(run.tell, saves=saves), Log(run.folder / "train_log.jsonl")
     writer = Writer(background=run.recipe.hardware.async_save)
     try:
         note(run.folder, step=step_of(checkpoint) if checkpoint else 0, steps=args.max_steps)
@@ -110,13 +109,33 @@ def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
     }
 
 
+def _repeatable(run: Run) -> None:
+    set_seed(run.recipe.seed)
+    torch.use_deterministic_algorithms(run.device.type == "cpu", warn_only=True)
+    # It would write to every new tensor, for code that reads what nobody wrote.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def _begun(run: Run, folder: Path) -> Path | None:
+    """The checkpoint to go on from. A look that keeps nothing begins anew: no checkpoint has what it had seen."""
+    if run.recipe.debug.keeps:
+        return newest(folder, tell=run.tell)
+    shutil.rmtree(folder, ignore_errors=True)
+    return None
+
+
 def _trained(run: Run, trainer: Any, model: nn.Module, checkpoint: Path | None, steps: int) -> Path | None:
     """Train, from a checkpoint if there is one; returns it where it is the end already, and the model has its weights."""
     if checkpoint and _finished(checkpoint, steps, run.recipe.trainer.early_stopping_patience):
         trainer.state = _state(checkpoint)
         trainer._load_from_checkpoint(str(checkpoint), model)
         return checkpoint
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    finally:
+        for callback in trainer.callback_handler.callbacks:
+            if hasattr(callback, "close"):  # a look holds on to things
+                callback.close()
     return None
 
 
@@ -162,7 +181,7 @@ def _callbacks(run: Run, interrupt: Interrupt, log: Log, writer: Writer) -> list
     if not isinstance(debug, LrFinder):
         found.insert(1, LossGuard(trainer.max_loss_factor))
     if debug.impl and (run.leads or not isinstance(debug, Profile)):
-        found.append(load(debug.impl).watch(run, debug))
+        found.insert(0, load(debug.impl).watch(run, debug))  # before the log, to which it may have something to say
     if trainer.load_best_model_at_end or trainer.early_stopping_patience:
         found.append(SaveAtBest(trainer.early_stopping_patience))
     if isinstance(run.recipe.adapter, AdaLora):
