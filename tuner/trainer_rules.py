@@ -7,9 +7,9 @@ from typing import Any
 
 from tuner.errors import nearest
 from tuner.schema.adapter import AdaLora, Full, Lora
-from tuner.schema.debug import LrFinder, Overfit
+from tuner.schema.debug import LrFinder, Noise, Overfit
 from tuner.schema.recipe import Recipe
-from tuner.schema.trainer import OPTIM_ARGS, PROJECTED, SCHEDULE_FREE, Optim, Scheduler
+from tuner.schema.trainer import OPTIM_ARGS, PROJECTED, SCHEDULE_FREE, Optim, Precision, Scheduler
 
 Finding = tuple[str, str, str]
 
@@ -53,6 +53,28 @@ def looking(recipe: Recipe) -> Iterator[Finding]:
         yield "debug", "`debug=overfit` takes the first batch again and again, and a stream never comes back", "set `data.streaming=false`"
     if isinstance(debug, LrFinder) and debug.lr_min >= debug.lr_max:
         yield "debug.lr_max", f"`debug.lr_max` ({debug.lr_max:g}) is not above `debug.lr_min` ({debug.lr_min:g})", "raise it"
+    if isinstance(debug, Noise):
+        yield from _noise(recipe)
+
+
+def _noise(recipe: Recipe) -> Iterator[Finding]:
+    """Gradients of micro-batches are compared with their sum, on one device."""
+    trainer, micro = recipe.trainer, recipe.hardware.micro_batch_size or 1
+    if trainer.batch_size <= micro:
+        what = (
+            f"`debug=noise` compares micro-batches, and `trainer.batch_size` ({trainer.batch_size}) is not above the micro-batch ({micro})"
+        )
+        yield "trainer.batch_size", what, "set `trainer.batch_size=8`, say" if micro == 1 else "leave `hardware.micro_batch_size` out"
+    if recipe.hardware.impl:
+        what = f"`debug=noise` reads the gradients of one device, and `hardware={recipe.hardware.kind}` shares them"
+        yield "debug", what, "look on one device: `hardware=auto`"
+    if trainer.precision is Precision.fp16:
+        yield "trainer.precision", "`debug=noise` reads gradients, and fp16 scales them", "use `trainer.precision=bf16`, or fp32"
+    if trainer.label_smoothing_factor:
+        what = "`debug=noise` counts the labels that a model is given, and smoothing may keep them back"
+        yield "trainer.label_smoothing_factor", what, "leave it out"
+    if isinstance(recipe.adapter, AdaLora):
+        yield "adapter", "`debug=noise` would take AdaLoRA's penalty for a gradient of the rows", "look with `adapter=lora`"
 
 
 def _unlike(value: Any, kind: Any) -> str:

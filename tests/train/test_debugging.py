@@ -30,7 +30,7 @@ def whole(run: Run) -> None:
 
 def test_a_look_is_a_run_of_its_own(lab: Lab) -> None:
     plain = lab.plan()
-    for kind in ("fast", "overfit", "profile", "lr"):
+    for kind in ("fast", "overfit", "profile", "lr", "noise"):
         look = lab.plan(f"debug={kind}")
         assert look.name == f"{plain.name}-{kind}"
         assert look.stage("train").key != plain.stage("train").key

@@ -29,8 +29,9 @@ LOOKS: dict[str, tuple[str, ...]] = {
     "lr": LR,
     "overfit": ("debug=overfit", "adapter=full", "trainer.learning_rate=1e-2", "trainer.batch_size=2", "debug.steps=200"),
     "profile": ("debug=profile", "debug.steps=3"),
+    "noise": ("debug=noise", "debug.steps=6"),
 }
-RESULTS = {"lr": "lr_finder.json", "profile": "profile/summary.json"}
+RESULTS = {"lr": "lr_finder.json", "profile": "profile/summary.json", "noise": "noise.json"}
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def test_a_look_that_was_stopped_begins_anew_and_finds_the_same(lab: Lab, stoppe
     train(run)
     assert losses_of(run.folder) == losses_of(whole.folder)
     assert [line for line in lab.told if "learned by heart" in line or "falls fastest" in line] == said
-    if kind == "lr":
+    if kind in ("lr", "noise"):
         assert read_json(run.folder / RESULTS[kind]) == read_json(whole.folder / RESULTS[kind])
     if kind == "profile":
         assert read_json(run.folder / RESULTS[kind])["tokens"] == read_json(whole.folder / RESULTS[kind])["tokens"]

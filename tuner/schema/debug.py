@@ -134,3 +134,25 @@ class LrFinder(Mode):
     def least_steps(self) -> int:
         """To the highest rate."""
         return self.steps
+
+
+@kind("debug", "noise")
+@dataclass(kw_only=True)
+class Noise(Mode):
+    """How much gradients differ from row to row (https://arxiv.org/abs/1812.06162); suggests a global batch size."""
+
+    impl: ClassVar[str] = "tuner.train.debugging.noise"
+    keeps: ClassVar[bool] = False
+
+    steps: int = opt(50, affects="train", ge=2)
+    """Steps over which it is estimated."""
+
+    def changes(self) -> dict[str, Any]:
+        """Each row passes alone; at a constant rate."""
+        still = {"trainer.lr_scheduler_type": "constant", "trainer.label_smoothing_factor": 0.0, "trainer.ema_decay": None}
+        return BARE | still | {"trainer.max_steps": self.steps, "hardware.micro_batch_size": 1}
+
+    @property
+    def least_steps(self) -> int:
+        """All of them."""
+        return self.steps
