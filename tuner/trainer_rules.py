@@ -8,8 +8,8 @@ from typing import Any
 from tuner.errors import nearest
 from tuner.schema.adapter import AdaLora, Full, Lora, QLora
 from tuner.schema.beyond_lora import Prefix
-from tuner.schema.debug import LrFinder, Noise, Overfit, Profile
-from tuner.schema.hardware import DeepSpeed, Device, Distributed, Fsdp
+from tuner.schema.debug import LrFinder, Noise, Overfit
+from tuner.schema.hardware import DeepSpeed, Device, Fsdp
 from tuner.schema.recipe import Recipe
 from tuner.schema.trainer import OPTIM_ARGS, PROJECTED, SCHEDULE_FREE, Optim, Precision, Scheduler
 
@@ -48,27 +48,37 @@ def optimizers(recipe: Recipe) -> Iterator[Finding]:
 
 
 def looking(recipe: Recipe) -> Iterator[Finding]:
-    """One batch again and again is no stream; a search needs a range."""
-    debug = recipe.debug
-    steps = {Overfit: 0, LrFinder: 0, Noise: 0, Profile: 2}.get(type(debug))
-    if steps is not None and recipe.trainer.logging_steps != 1:
-        yield "trainer.logging_steps", f"`debug={debug.kind}` looks at every step", "leave `trainer.logging_steps` out"
-    if isinstance(debug, Overfit | LrFinder | Noise | Profile) and recipe.trainer.max_steps != debug.steps + (steps or 0):
-        yield "trainer.max_steps", f"`debug={debug.kind}` takes as many steps as `debug.steps` says", "set `debug.steps` instead"
-    micro = recipe.hardware.micro_batch_size or 1
-    if isinstance(debug, Noise) and recipe.trainer.batch_size < 4 * micro:
-        what = f"`debug=noise` compares {micro} and `trainer.batch_size` ({recipe.trainer.batch_size}) rows, which are too near"
-        yield "trainer.batch_size", what, f"set `trainer.batch_size={8 * micro}`, say"
-    if isinstance(debug, Noise) and (recipe.trainer.optim in SCHEDULE_FREE or isinstance(recipe.hardware, Distributed)):
-        yield (
-            "debug",
-            "`debug=noise` reads the gradients of one process, and steps that do not move",
-            "use `adamw_torch` and `hardware=auto`",
-        )
+    """One batch again and again is no stream; a search needs a range, and all of its steps."""
+    debug, most = recipe.debug, recipe.trainer.max_steps
+    if debug.least_steps > (most or 0):
+        what = f"`debug={debug.kind}` needs {debug.least_steps} steps, and `trainer.max_steps` is {most or 'not set'}"
+        yield "trainer.max_steps", what, "leave it out: `debug.steps` says how many"
     if isinstance(debug, Overfit) and recipe.data.streaming:
         yield "debug", "`debug=overfit` takes the first batch again and again, and a stream never comes back", "set `data.streaming=false`"
     if isinstance(debug, LrFinder) and debug.lr_min >= debug.lr_max:
         yield "debug.lr_max", f"`debug.lr_max` ({debug.lr_max:g}) is not above `debug.lr_min` ({debug.lr_min:g})", "raise it"
+    if isinstance(debug, Noise):
+        yield from _noise(recipe)
+
+
+def _noise(recipe: Recipe) -> Iterator[Finding]:
+    """Gradients of micro-batches are compared with their sum, on one device."""
+    trainer, micro = recipe.trainer, recipe.hardware.micro_batch_size or 1
+    if trainer.batch_size <= micro:
+        what = (
+            f"`debug=noise` compares micro-batches, and `trainer.batch_size` ({trainer.batch_size}) is not above the micro-batch ({micro})"
+        )
+        yield "trainer.batch_size", what, "set `trainer.batch_size=8`, say" if micro == 1 else "leave `hardware.micro_batch_size` out"
+    if recipe.hardware.impl:
+        what = f"`debug=noise` reads the gradients of one device, and `hardware={recipe.hardware.kind}` shares them"
+        yield "debug", what, "look on one device: `hardware=auto`"
+    if trainer.precision is Precision.fp16:
+        yield "trainer.precision", "`debug=noise` reads gradients, and fp16 scales them", "use `trainer.precision=bf16`, or fp32"
+    if trainer.label_smoothing_factor:
+        what = "`debug=noise` counts the labels that a model is given, and smoothing may keep them back"
+        yield "trainer.label_smoothing_factor", what, "leave it out"
+    if isinstance(recipe.adapter, AdaLora):
+        yield "adapter", "`debug=noise` would take AdaLoRA's penalty for a gradient of the rows", "look with `adapter=lora`"
 
 
 def _unlike(value: Any, kind: Any) -> str:

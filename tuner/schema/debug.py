@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from tuner.registry import kind
 from tuner.schema.base import Section, opt
 
+WARMUP = 2  # steps before those that are profiled
 # Only training is wanted: nothing measured, published, saved or chosen.
 BARE: dict[str, Any] = {
     "eval.enabled": False,
@@ -34,6 +35,11 @@ class Debug(Section):
     def changes(self) -> dict[str, Any]:
         """Values of other keys."""
         return {}
+
+    @property
+    def least_steps(self) -> int:
+        """Optimizer steps that it cannot do without."""
+        return 0
 
 
 @kind("debug", "none")
@@ -97,7 +103,12 @@ class Profile(Mode):
 
     def changes(self) -> dict[str, Any]:
         """As many steps as are needed."""
-        return BARE | {"trainer.max_steps": self.steps + 2}
+        return BARE | {"trainer.max_steps": self.least_steps}
+
+    @property
+    def least_steps(self) -> int:
+        """With those before."""
+        return self.steps + WARMUP
 
 
 @kind("debug", "lr")
@@ -119,19 +130,29 @@ class LrFinder(Mode):
         """The rate is set from step to step, over a constant schedule."""
         return BARE | {"trainer.max_steps": self.steps, "trainer.lr_scheduler_type": "constant", "trainer.ema_decay": None}
 
+    @property
+    def least_steps(self) -> int:
+        """To the highest rate."""
+        return self.steps
+
 
 @kind("debug", "noise")
 @dataclass(kw_only=True)
 class Noise(Mode):
-    """Gradient noise scale (https://arxiv.org/abs/1812.06162): which global batch is worth its price."""
+    """How much gradients differ from row to row (https://arxiv.org/abs/1812.06162); suggests a global batch size."""
 
     impl: ClassVar[str] = "tuner.train.debugging.noise"
     keeps: ClassVar[bool] = False
 
     steps: int = opt(50, affects="train", ge=2)
-    """Steps whose gradients are compared; the rate is next to 0, so that all are of the same weights."""
+    """Steps over which it is estimated."""
 
     def changes(self) -> dict[str, Any]:
-        """Single rows against the whole batch; nothing moves, nothing is clipped."""
-        still = {"trainer.lr_scheduler_type": "constant", "trainer.max_grad_norm": 0.0, "hardware.micro_batch_size": 1}
-        return BARE | still | {"trainer.max_steps": self.steps, "trainer.ema_decay": None, "trainer.learning_rate": 1e-30}
+        """Each row passes alone; at a constant rate."""
+        still = {"trainer.lr_scheduler_type": "constant", "trainer.label_smoothing_factor": 0.0, "trainer.ema_decay": None}
+        return BARE | still | {"trainer.max_steps": self.steps, "hardware.micro_batch_size": 1}
+
+    @property
+    def least_steps(self) -> int:
+        """All of them."""
+        return self.steps

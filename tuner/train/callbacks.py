@@ -196,6 +196,7 @@ class Interrupt(TrainerCallback):
         if self.stops and self.saves:
             control.should_save = control.should_training_stop = True
         elif self.stops:
+            self.tell(f"stopped at step {state.global_step}; the same command begins anew")
             raise Interrupted(self.signal_number or signal.SIGTERM)
 
     def release(self) -> None:

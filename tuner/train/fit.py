@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from contextlib import nullcontext
 from pathlib import Path
@@ -57,7 +58,7 @@ def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
     complete(run.world)
     run.placing = load(run.recipe.hardware.impl).loading(run.recipe.hardware) if run.recipe.hardware.impl else {}
     model, counts = _loaded(run, task)  # not before: how it is loaded may depend on the strategy, which the arguments set up
-    checkpoint = from_leader(lambda: newest(folder, tell=run.tell))
+    checkpoint = from_leader(lambda: _begun(run, folder))
     if checkpoint:
         run.tell(f"going on from step {step_of(checkpoint)} of {args.max_steps}")
     narrow = _in_fp32(model, args)
@@ -126,13 +127,26 @@ def _saves(run: Run) -> bool:
     return run.recipe.debug.keeps and "distributed_config" not in run.placing
 
 
+def _begun(run: Run, folder: Path) -> Path | None:
+    """The checkpoint to go on from. A look that keeps nothing begins anew: no checkpoint has what it had seen."""
+    if run.recipe.debug.keeps:
+        return newest(folder, tell=run.tell)
+    shutil.rmtree(folder, ignore_errors=True)
+    return None
+
+
 def _trained(run: Run, trainer: Any, model: nn.Module, checkpoint: Path | None, steps: int) -> Path | None:
     """Train, from a checkpoint if there is one; returns it where it is the end already, and the model has its weights."""
     if checkpoint and _finished(checkpoint, steps, run.recipe.trainer.early_stopping_patience):
         trainer.state = _state(checkpoint)
         trainer._load_from_checkpoint(str(checkpoint), model)
         return checkpoint
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    finally:
+        for callback in trainer.callback_handler.callbacks:
+            if hasattr(callback, "close"):  # a look holds on to things
+                callback.close()
     return None
 
 

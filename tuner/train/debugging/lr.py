@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
+from statistics import NormalDist, fmean, median
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -12,7 +14,10 @@ from tuner.errors import GATE, TuneError
 from tuner.runs import write_json
 from tuner.schema.debug import LrFinder
 
-SMOOTHING, DIVERGED = 0.9, 3.0  # of the loss from step to step, in 100 steps; times its lowest fall, above the lowest, at which it ends
+DIVERGED = 3.0  # times its fall, above the lowest, is where it ends
+STRETCH, MOST_SMOOTHING = 10, 0.98  # the loss is smoothed over a tenth of the steps
+LEAST_FALL, LEAST_CHANCES = 0.01, 3.0  # of the loss before it, and in standard deviations: less is no fall
+FEWEST = 3  # steps before the lowest loss
 LINES = 16
 
 
@@ -26,44 +31,50 @@ class Rising(TrainerCallback):
 
     def __init__(self, run: Run, debug: LrFinder) -> None:
         self.run, self.debug = run, debug
+        self.weight = smoothing(debug.steps)
+        self.rate, self.sum = debug.lr_min, 0.0
         self.rates: list[float] = []
         self.losses: list[float] = []
         self.smoothed: list[float] = []
-        self.keep, self.mean = SMOOTHING ** (100 / debug.steps), 0.0
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, optimizer: Any = None, **_: Any) -> None:
         """Over what the schedule would set; groups keep their ratios (LoRA+)."""
         share = state.global_step / max(1, self.debug.steps - 1)
-        rate = self.debug.lr_min * (self.debug.lr_max / self.debug.lr_min) ** share
-        self.rates.append(rate)
+        self.rate = rate = self.debug.lr_min * (self.debug.lr_max / self.debug.lr_min) ** share
         for group in optimizer.param_groups:
             group["lr"] = rate * group["initial_lr"] / args.learning_rate if args.learning_rate else rate
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Each loss is that of its own rate, whatever `trainer.logging_steps` is."""
+        control.should_log = True
+        control.should_training_stop = control.should_training_stop or state.global_step >= self.debug.steps
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float] | None = None, **_: Any
     ) -> None:
-        """Smooth, and look whether it has gone wrong."""
+        """Smooth, and look whether it has gone wrong. Who logs after this sees the rate that was in use."""
         if not logs or "loss" not in logs:
             return
-        loss, logs["learning_rate"] = logs["loss"], self.rates[-1]
+        loss, logs["learning_rate"] = logs["loss"], self.rate
         if not math.isfinite(loss):
             control.should_training_stop = True
             return
+        self.rates.append(self.rate)
         self.losses.append(loss)
-        self.mean = self.keep * self.mean + (1 - self.keep) * loss
-        self.smoothed.append(self.mean / (1 - self.keep ** len(self.losses)))
+        self.sum = self.weight * self.sum + (1 - self.weight) * loss
+        self.smoothed.append(self.sum / (1 - self.weight ** len(self.losses)))
         lowest = min(self.smoothed)
         fall = max(self.smoothed[0] - lowest, 0.05 * self.smoothed[0])
         if len(self.smoothed) > 5 and self.smoothed[-1] > lowest + DIVERGED * fall:
             control.should_training_stop = True
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Write the curve, draw it, and suggest. Raises TuneError (code 3) where the loss fell at no rate."""
-        rates = self.rates[: len(self.smoothed)]
+        """Write the curve, draw it, and suggest. Raises TuneError (code 3) where the loss fell at no rate, or is none."""
+        rates = self.rates
         if not rates:
-            fix = "look at the model's weights and at `trainer.precision`"
-            raise TuneError(f"the loss is not a number at the lowest rate, {self.debug.lr_min:.1g}", "debug", fix, code=GATE)
-        found = suggest(rates, self.smoothed)
+            fix = "look at `trainer.precision` and at the rows; where the first step alone breaks it, lower `debug.lr_min`"
+            raise TuneError(f"the loss is not a number, at a rate of {self.rate:.1g}", "debug", fix, code=GATE)
+        found = suggest(rates, self.smoothed) if falls(self.losses, self.smoothed, self.weight) else None
         curve = [{"learning_rate": r, "loss": lo, "smoothed": s} for r, lo, s in zip(rates, self.losses, self.smoothed, strict=True)]
         if self.run.leads:
             write_json(self.run.folder / "lr_finder.json", {"suggestion": found, "curve": curve})
@@ -75,14 +86,30 @@ class Rising(TrainerCallback):
         self.run.tell(f"the loss falls fastest near {found:.1e}: trainer.learning_rate={found:.1e}")
 
 
-def suggest(rates: list[float], losses: list[float]) -> float | None:
-    """The rate of the steepest descent before the lowest point, and at most a third of the rate there; None where nothing falls."""
-    if len(losses) < 5:
-        return None
+def smoothing(steps: int) -> float:
+    """The weight of what was before, so that the loss is smoothed over a tenth of the steps: 0.9 of 100, 0.5 of 20, none of 10."""
+    return min(MOST_SMOOTHING, max(0.0, 1 - STRETCH / steps))
+
+
+def falls(losses: list[float], smoothed: list[float], weight: float) -> bool:
+    """Whether the lowest smoothed loss is below the first third of those before it by more than batches differ by chance.
+
+    That is told from the median change between two steps, which a steep fall does not move.
+    """
+    low = smoothed.index(min(smoothed))
+    if low < FEWEST:
+        return False
+    first = max(2, low // 3)
+    before = fmean(losses[:first])
+    one = median(abs(b - a) for a, b in pairwise(losses[: low + 1])) / (math.sqrt(2) * NormalDist().inv_cdf(0.75))
+    chance = one * math.sqrt((1 - weight) / (1 + weight) + 1 / first)
+    return before - smoothed[low] > max(LEAST_FALL * before, LEAST_CHANCES * chance)
+
+
+def suggest(rates: list[float], losses: list[float]) -> float:
+    """The rate of the steepest descent before the lowest point, and at most a third of the rate there."""
     low = losses.index(min(losses))
-    if losses[0] - losses[low] < 0.02 * losses[0]:
-        return None
-    width = 2
+    width = max(2, len(losses) // STRETCH)
     slopes = {i: losses[i + width] - losses[i - width] for i in range(width, min(low + 1, len(losses) - width))}
     best = min(slopes, key=lambda i: slopes[i]) if slopes else low
     return min(rates[best], rates[low] / 3)

@@ -23,6 +23,10 @@ class Judge(TrainerCallback):
         self.run, self.debug = run, debug
         self.losses: list[float] = []
 
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Each step is looked at, whatever `trainer.logging_steps` is."""
+        control.should_log = True
+
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float] | None = None, **_: Any
     ) -> None:
@@ -38,7 +42,7 @@ class Judge(TrainerCallback):
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """The verdict."""
-        first, last, steps = self.losses[0], self.losses[-1], len(self.losses)
+        first, last, steps = self.losses[0], self.losses[-1], state.global_step
         if self.learned:
             self.run.tell(f"one batch is learned by heart: its loss fell from {first:.3g} to {last:.3g} in {steps} steps")
             return

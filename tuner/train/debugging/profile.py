@@ -11,8 +11,9 @@ from torch.profiler import ProfilerActivity, profile, schedule
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from tuner.context import Run
+from tuner.errors import GATE, TuneError
 from tuner.runs import write_json
-from tuner.schema.debug import Profile
+from tuner.schema.debug import WARMUP, Profile
 
 # Kinds of work by words in an operation's name; the first that fits. What fits none is "other".
 KINDS = {
@@ -35,23 +36,35 @@ class Recorder(TrainerCallback):
 
     def __init__(self, run: Run, debug: Profile) -> None:
         self.run, self.debug = run, debug
-        self.tokens = 0
+        self.tokens, self.running = 0, False
         kinds = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if run.device.type == "cuda" else [])
-        self.profiler = profile(activities=kinds, schedule=schedule(wait=1, warmup=1, active=debug.steps, repeat=1), acc_events=True)
+        self.profiler = profile(
+            activities=kinds, schedule=schedule(wait=WARMUP - 1, warmup=1, active=debug.steps, repeat=1), acc_events=True
+        )
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Start."""
         self.profiler.start()
+        self.running = True
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """The next step."""
-        if state.global_step == 2:
-            self.tokens = state.num_input_tokens_seen
+        if state.global_step in (WARMUP, WARMUP + self.debug.steps):
+            self.tokens = state.num_input_tokens_seen - self.tokens  # at the second, those of the steps between
         self.profiler.step()
 
+    def close(self) -> None:
+        """Stop: Python would crash at its end with a profiler that runs."""
+        if self.running:
+            self.profiler.stop()
+        self.running = False
+
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Write and tell."""
-        self.profiler.stop()
+        """Write and tell. Raises TuneError (code 3) where the training ended before all was recorded."""
+        self.close()
+        if state.global_step < WARMUP + self.debug.steps:
+            what = f"{self.debug.steps} steps are recorded after {WARMUP}, and the training ended after {state.global_step}"
+            raise TuneError(what, "debug.steps", "lower it", code=GATE)
         folder = self.run.folder / "profile"
         folder.mkdir(exist_ok=True)
         plain = folder / "trace.json"
@@ -61,7 +74,7 @@ class Recorder(TrainerCallback):
         plain.unlink()
         found = summary(self.profiler, cuda=self.run.device.type == "cuda") | {
             "steps": self.debug.steps,
-            "tokens": state.num_input_tokens_seen - self.tokens,
+            "tokens": self.tokens,
         }
         if self.run.device.type == "cuda":
             found["peak_bytes"] = torch.cuda.max_memory_allocated()
