@@ -11,7 +11,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.lab import Lab, losses_of, make_lab, tiny_model, train
+from tests.lab import Lab, log_of, losses_of, make_lab, task_of, tiny_model, train, weights_of
 from tuner.model.kernels import flash_rows, labelled_loss, row_attention
 from tuner.pipeline import execute
 from tuner.train.checkpoints import SEAL
@@ -139,3 +139,43 @@ def test_a_strategy_over_nccl_trains_as_one_process(lab: Lab, name: str) -> None
     assert found == pytest.approx(wanted, rel=0.02), output[-2000:]
     assert found[-1] < found[0]
     assert list(plan.parent.parent.glob("*model.safetensors"))
+
+
+@pytest.mark.filterwarnings("ignore")  # of PyTorch's own compiler
+def test_compiled_blocks_train_as_they_would_without(lab: Lab) -> None:
+    """Losses to bf16's rounding; after the first steps nothing is compiled any more."""
+    fixed = ("task.packing=true", "task.max_length=128", "trainer.batch_size=4", "trainer.max_steps=8", "trainer.precision=bf16")
+    fixed = (*fixed, "hub=none", "eval=none", CUDA)
+    torch._dynamo.reset()
+    fast, plain = (lab.run(*fixed, f"trainer.torch_compile={c}", f"name=compiled-{c}", device="cuda") for c in ("true", "false"))
+    task_of(fast).possible(fast)
+    train(fast)
+    train(plain)
+    assert torch._dynamo.utils.counters["frames"]["ok"] > 0
+    assert losses_of(fast.folder) == pytest.approx(losses_of(plain.folder), rel=0.02)
+    rates = [entry["time_s"] for entry in log_of(fast.folder) if "loss" in entry]
+    assert max(rates[3:]) < 0.2 * rates[0], "compiled once, at the first step"
+    assert not [name for name in weights_of(fast.folder) if "_orig_mod" in name]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_eight_bits_train_as_sixteen(lab: Lab) -> None:
+    """torchao's layers on the device's own units, over rows of all lengths: losses within 5 % of bf16's, and a result that loads."""
+    if torch.cuda.get_device_capability() < (8, 9):
+        pytest.skip("fp8 is a format of GPUs since Ada")
+    float8 = pytest.importorskip("torchao.float8.float8_linear", reason="torchao is not installed")
+    fixed = ("adapter=full", "trainer.max_steps=8", "trainer.learning_rate=1e-3", "hub=none", "eval=none", CUDA)
+    eight, sixteen = (lab.run(*fixed, f"trainer.precision={p}", f"name={p}", device="cuda") for p in ("fp8", "bf16"))
+    task_of(eight).possible(eight)
+    calls: list[tuple[int, ...]] = []
+    handle = torch.nn.modules.module.register_module_forward_pre_hook(
+        lambda module, inputs: calls.append(tuple(inputs[0].shape)) if isinstance(module, float8.Float8Linear) else None
+    )
+    facts = train(eight)
+    handle.remove()
+    assert calls, "no layer was of eight bits"
+    train(sixteen)
+    assert losses_of(eight.folder) != losses_of(sixteen.folder)
+    assert losses_of(eight.folder) == pytest.approx(losses_of(sixteen.folder), rel=0.05)
+    task: Any = task_of(eight)
+    assert task.probe(eight, task.load(eight, tuned=eight.folder)) == pytest.approx(facts["probe_loss"], rel=0.02)

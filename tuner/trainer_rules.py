@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tuner.errors import nearest
-from tuner.schema.adapter import AdaLora, Full, Lora, QLora
+from tuner.schema.adapter import AdaLora, Full, Lora
 from tuner.schema.beyond_lora import Prefix
 from tuner.schema.debug import LrFinder, Noise, Overfit
 from tuner.schema.hardware import DeepSpeed, Device, Fsdp
@@ -110,16 +110,12 @@ def recomputing(recipe: Recipe) -> Iterator[Finding]:
 
 
 def compiling(recipe: Recipe) -> Iterator[Finding]:
-    """One shape, and operations that a compiler sees through."""
+    """One shape, and whole weights. 4-bit weights, and the ranks that AdaLoRA masks, are compiled with the rest: tests hold it."""
     if not recipe.trainer.torch_compile:
         return
     key = "trainer.torch_compile"
     if not getattr(recipe.task, "packing", False):
         yield key, "`trainer.torch_compile` is for one shape, and rows have many", "set `task.packing=true`"
-    if isinstance(recipe.adapter, QLora):
-        yield key, "bitsandbytes' weights are unpacked in steps that no compiler sees through", "use `adapter=lora`, or leave it out"
-    if isinstance(recipe.adapter, AdaLora):
-        yield key, "AdaLoRA changes its matrices' shapes while training", "use `adapter=lora`, or leave it out"
     if isinstance(recipe.hardware, Fsdp | DeepSpeed):
         yield key, "weights that are gathered block by block are not compiled here", "use `hardware=ddp`, or leave it out"
 

@@ -61,9 +61,10 @@ import tuner.train.args as args
 
 def emulated(model, config=None, module_filter_func=None):
     convert_model_to_fp8_ao(model, config=Float8LinearConfig(emulate=True), module_filter_func=module_filter_func)
+    holds.append([type(config).__name__, config.pad_inner_dim, config.emulate])
     kinds.append(sorted({type(m).__name__ for m in model.modules() if isinstance(m, torch.nn.Linear)}))
 
-kinds = []
+kinds, holds = [], []
 a.convert_model_to_fp8_ao = emulated
 args.possible_on = lambda trainer, device: None
 lab = make_lab(Path(sys.argv[1]))
@@ -72,7 +73,12 @@ eight = lab.run(*fixed, "trainer.precision=fp8", "name=eight")
 facts = train(eight)
 sixteen = lab.run(*fixed, "trainer.precision=bf16", "name=sixteen")
 train(sixteen)
-found = {"kinds": kinds, "eight": losses_of(eight.folder), "sixteen": losses_of(sixteen.folder), "probe": facts["probe_loss"]}
+packs = (*fixed, "trainer.precision=fp8", "task.packing=true", "task.max_length=128", "trainer.batch_size=2")
+packed, fast = (lab.run(*packs, f"trainer.torch_compile={c}", f"name={n}") for c, n in (("false", "packed"), ("true", "compiled")))
+train(packed)
+train(fast)
+found = {"kinds": kinds, "holds": holds, "probe": facts["probe_loss"]}
+found |= {run.plan.name: losses_of(run.folder) for run in (eight, sixteen, packed, fast)}
 task = __import__("tests.lab", fromlist=["task_of"]).task_of(eight)
 found["loaded"] = task.probe(eight, task.load(eight, tuned=eight.folder))
 print(json.dumps(found))
@@ -109,7 +115,11 @@ def test_blocks_multiply_in_eight_bits_and_the_result_is_plain(tmp_path: Path) -
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.strip().splitlines()[-1])
-    assert found["kinds"] == [["Float8Linear", "Linear"]], "the first map and the head stay in bf16"
+    assert found["kinds"] == [["Float8Linear", "Linear"]] * 3, "the first map and the head stay in bf16"
+    assert found["holds"] == [["Float8LinearConfig", True, False]] * 3, (
+        "what a GPU gets: rows end to end are of any length, and are padded to 16"
+    )
     assert found["eight"] != found["sixteen"]
+    assert found["compiled"] == pytest.approx(found["packed"], rel=0.01)
     assert found["eight"] == pytest.approx(found["sixteen"], rel=0.03)
     assert found["loaded"] == pytest.approx(found["probe"], rel=0.01), "what is saved is what was probed: without the 8-bit layers"

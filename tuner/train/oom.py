@@ -24,10 +24,13 @@ Batch = dict[str, Any]
 
 
 class Room:
-    """How many rows pass at once, once memory has run out; and what this optimizer step has seen, to do it again."""
+    """How many rows pass at once, once memory has run out; and what this optimizer step has seen, to do it again.
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self.tell, self.told = tell, False
+    `cuts`: whether a micro-batch may pass in parts. Other ranks would wait for this one, and what is compiled is so for one shape.
+    """
+
+    def __init__(self, tell: Callable[[str], None], *, cuts: bool = True) -> None:
+        self.tell, self.told, self.cuts = tell, False, cuts
         self.rows: int | None = None
         self.parts = 1  # of the micro-batch at hand
         self._step, self._seen = -1, list[Batch]()
@@ -46,7 +49,7 @@ class Room:
             except (RuntimeError, MemoryError) as error:
                 largest = max(rows_of(batch) for batch in again)
                 at_once = min(largest, self.rows or largest)
-                if not out_of_memory(error) or at_once == 1 or trainer.args.world_size > 1:  # other ranks would wait for this one
+                if not self.cuts or not out_of_memory(error) or at_once == 1:
                     raise
                 failed = True
             if not failed:
@@ -105,6 +108,9 @@ def too_large(recipe: Recipe, shape: dict[str, Any] | None, *, length: int, cpu:
     fixes = [f"`{change}` saves about {saved / 2**30:.2f} GiB" for change, saved in ranked]
     said = (str(error).splitlines() or [type(error).__name__])[0]
     fix = "; ".join(fixes) or "lower task.max_length, or use a smaller model"
+    if recipe.trainer.torch_compile:
+        what = f"out of memory, and a batch that is compiled for is not cut: {said}"
+        return TuneError(what, "hardware", f"lower `hardware.micro_batch_size`; {fix}", code=ENVIRONMENT)
     return TuneError(f"out of memory with one row at once: {said}", "hardware", fix, code=ENVIRONMENT)
 
 

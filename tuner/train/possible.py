@@ -28,6 +28,6 @@ def possible_here(recipe: Recipe, device: torch.device) -> None:
         same_base(recipe.model, Path(recipe.adapter.continue_from))
     possible_on(recipe.trainer, device)
     if recipe.trainer.torch_compile:
-        compiler_here()
+        compiler_here(device)
     fusable(recipe.hardware.fused_kernels, device)
     ready(recipe.trainer.optim, device)

@@ -57,8 +57,8 @@ class TokenTrainer(SavesBehind):
         fixed: int | None = None,
     ) -> None:
         self.padding_free, self.adapter, self.optim = padding_free, adapter, optim
-        self.room = Room(tell)
         self.alone = args.world_size == 1
+        self.room = Room(tell, cuts=self.alone and fixed is None)
         self.sharing, self.groups = sharing, args.world_size // sharing
         if padding_free:
             packed.score_in_forward(model)
