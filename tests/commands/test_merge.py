@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraModel, PeftModel
 from transformers import AutoModelForCausalLM
 
 from tests.lab import Lab, make_lab, tiny_model, train
@@ -30,6 +30,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
         "first": ["adapter.layers_to_transform=[0]"],
     }
     runs |= {"query": ["adapter.target_modules=[q_proj]"], "value": ["adapter.target_modules=[v_proj]"]}
+    runs |= {"moved": ["adapter.init_lora_weights=pissa"], "but": ["adapter.exclude_modules=[v_proj]", "seed=7"]}
     for name, overrides in runs.items():
         run = lab.run(f"name={name}", "trainer.max_steps=3", *overrides)
         train(run)
@@ -108,7 +109,7 @@ def test_dare_draws_by_its_seed(lab: Lab, tmp_path: Path) -> None:
         (["one", "two", "to=x", "wieghts=[1,2]"], "did you mean `weights`"),
         (["one", "nothing", "to=x"], "no run called `nothing`"),
         (["one", "other", "to=x"], "LoRA adapters alone"),
-        (["one", "wide", "to=x", "method=linear"], "cannot merge these by `linear`"),
+        (["one", "wide", "to=x", "method=linear"], "`linear` needs equal ranks, and at .* are 16, 4 .* use `method=cat`"),
         (["one", "two", "to=x", "weights=[nan,1]"], "`weights` is made of finite numbers"),
         (["one", "two", "to=x", "seed=inf"], "`seed` is made of finite numbers"),
         (["one", "two", "to=x", "seed=-1"], "`seed` is a whole number from 0 on"),
@@ -117,7 +118,10 @@ def test_dare_draws_by_its_seed(lab: Lab, tmp_path: Path) -> None:
         (["one", "tokens", "to=x"], "tokens has `trainable_token_indices`"),
         (["tokens", "one", "to=x"], "tokens has `trainable_token_indices`"),
         (["head", "head", "to=x"], "head has `modules_to_save`"),
-        (["one", "first", "to=x"], "other `layers_to_transform`"),
+        (["one", "two", "to=x", "seed=nan"], "`seed` is made of finite numbers .* as `seed=1`"),
+        (["one", "two", "to=x", "weights=[1,inf]"], "`weights` is made of finite numbers"),
+        (["head", "one", "to=x"], "head has `modules_to_save`: .* take its result as a base instead: `model=run:head`"),
+        (["tokens", "tokens", "to=x"], "tokens has `trainable_token_indices`"),
     ],
 )
 def test_what_cannot_be_merged_is_told(lab: Lab, args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,7 +136,17 @@ def test_unlike_ranks_are_merged_by_cat(lab: Lab, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "weights"), [(("rs", "rs2"), [0.5, 0.5]), (("one", "rs"), [0.3, 1.1]), (("query", "value"), [2.0, -1.0])]
+    ("names", "weights"),
+    [
+        (("rs", "rs2"), [0.5, 0.5]),
+        (("one", "rs"), [0.3, 1.1]),
+        (("query", "value"), [2.0, -1.0]),
+        (("one", "moved"), [0.3, 1.1]),
+        (("first", "one"), [0.3, 1.1]),
+        (("one", "first"), [0.3, 1.1]),
+        (("but", "first"), [0.3, -1.1]),
+        (("value", "but"), [0.3, 1.1]),
+    ],
 )
 def test_cat_is_the_weighted_sum_whatever_the_scales_and_modules(
     lab: Lab, tmp_path: Path, names: tuple[str, str], weights: list[float]
@@ -147,12 +161,57 @@ def test_cat_is_the_weighted_sum_whatever_the_scales_and_modules(
         torch.testing.assert_close(found[name], meant, atol=1e-6, rtol=1e-4)
 
 
-def test_a_sum_that_is_not_meant_is_not_kept(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_a_scale_that_is_not_meant_is_not_kept(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    """The result agrees with itself, loaded or not: it is what was meant of the sources that it must agree with."""
     monkeypatch.setattr(mixture, "_plain", lambda model: None)
-    assert merge(lab, "rs", "rs2", f"to={tmp_path / 'out'}") == 3
-    assert not (tmp_path / "out").exists()
+    more = ["density=0.5"] if method in PRUNING else []
+    assert merge(lab, "rs", "rs2", f"to={tmp_path / 'out'}", f"method={method}", *more) == 3
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("method", ["cat", "linear", "svd"])
+def test_weights_that_are_not_meant_are_not_kept(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    right = LoraModel.add_weighted_adapter
+
+    def wrong(model: Any, names: list[str], weights: list[float], *args: Any, **options: Any) -> None:
+        right(model, names, [weights[0], 1.1 * weights[1]], *args, **options)
+
+    monkeypatch.setattr(LoraModel, "add_weighted_adapter", wrong)
+    assert merge(lab, "one", "two", f"to={tmp_path / 'out'}", f"method={method}") == 3
+    assert "is not what was meant: at model.layers.0" in " ".join(capsys.readouterr().err.split())
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("method", ["cat", "linear", "svd"])
+def test_a_result_is_merged_again_and_gone_on_with_as_it_is(lab: Lab, tmp_path: Path, method: str) -> None:
+    """Its matrices hold all scales: `lora_alpha` is the rank that they have."""
+    out = tmp_path / "out"
+    assert merge(lab, "rs", "rs2", f"to={out}", f"method={method}") == 0
+    config = json.loads((out / "adapter_config.json").read_text())
+    assert (config["lora_alpha"], config["use_rslora"]) == (config["r"], False)
+    assert merge(lab, str(out), "one", f"to={tmp_path / 'again'}", "weights=[1,0]") == 0
+    found, again = update(out), update(tmp_path / "again")
+    for name in found:
+        torch.testing.assert_close(again[name], found[name])
+    ranks = [f"adapter.r={config['r']}", f"adapter.lora_alpha={config['r']}"]
+    run = lab.run(f"name=on-{method}", f"adapter.continue_from={out}", *ranks, "trainer.max_steps=1", "trainer.learning_rate=1e-9")
+    train(run)
+    for name, there in update(run.folder).items():
+        torch.testing.assert_close(there, found[name], atol=1e-5, rtol=1e-4)
 
 
 def test_a_place_that_cannot_be_written_is_told(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     assert merge(lab, "one", "two", "to=/proc/nowhere/x") == 4
     assert "cannot write the result" in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_looked_at_is_told(lab: Lab, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "lstat", refuse)
+    assert merge(lab, "one", "two", "to=locked") == 4
+    assert "cannot look there: Permission denied" in capsys.readouterr().err

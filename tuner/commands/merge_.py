@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from tuner.commands.request import parse
-from tuner.errors import TuneError, nearest
+from tuner.errors import ENVIRONMENT, TuneError, nearest
 from tuner.registry import load
 from tuner.render import out, print_json, shorten
 from tuner.runs import find_run
 
 METHODS = ("cat", "linear", "svd", "ties", "dare_linear", "dare_ties", "magnitude_prune")
 PRUNING = METHODS[3:]
+EXAMPLES = {"weights": "as `weights=[0.5,0.5]`", "density": "as `density=0.5`", "seed": "as `seed=1`"}
 SETTINGS = ("method", "weights", "density", "seed", "to", "output_dir")
 
 
@@ -56,9 +57,7 @@ def _job(words: list[str], given: dict[str, str]) -> dict[str, Any]:
     method = given.get("method", "cat")
     if method not in METHODS:
         raise TuneError(f"unknown method `{method}`", f"method={method}", f"methods: {', '.join(METHODS)}")
-    target = Path(given["to"]).expanduser().absolute()
-    if target.exists():
-        raise TuneError(f"it is already there: {shorten(target)}", f"to={given['to']}", "choose another name; merge overwrites nothing")
+    target = _target(given["to"])
     folders = [_folder(word, Path(given.get("output_dir", "outputs"))) for word in words]
     weights = _numbers("weights", given["weights"], len(words)) if "weights" in given else [1 / len(words)] * len(words)
     density = _numbers("density", given["density"], 1)[0] if "density" in given else None
@@ -69,18 +68,30 @@ def _job(words: list[str], given: dict[str, str]) -> dict[str, Any]:
         raise TuneError(what, f"density={given['density']}", f"it is for {', '.join(PRUNING)}")
     seed = _numbers("seed", given.get("seed", "0"), 1)[0]
     if not (0 <= seed < 2**32 and seed == int(seed)):
-        raise TuneError("`seed` is a whole number from 0 on", f"seed={given['seed']}", "as `seed=1`")
+        raise TuneError("`seed` is a whole number from 0 on", f"seed={given['seed']}", EXAMPLES["seed"])
     facts = {"folders": folders, "names": words, "weights": weights, "method": method, "density": density}
     return facts | {"seed": int(seed), "target": target}
+
+
+def _target(text: str) -> Path:
+    """Where the result goes: a folder that is not there yet."""
+    target = Path(text).expanduser().absolute()
+    try:
+        target.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return target
+    except OSError as error:
+        raise TuneError(f"cannot look there: {error.strerror}", f"to={text}", "choose another folder", code=ENVIRONMENT) from error
+    raise TuneError(f"it is already there: {shorten(target)}", f"to={text}", "choose another name; merge overwrites nothing")
 
 
 def _numbers(name: str, text: str, count: int) -> list[float]:
     try:
         found = [float(part) for part in text.strip("[]() ").split(",")]
     except ValueError as error:
-        raise TuneError(f"`{name}` is made of numbers", f"{name}={text}", "as `weights=[0.5,0.5]`, `density=0.5`") from error
+        raise TuneError(f"`{name}` is made of numbers", f"{name}={text}", EXAMPLES[name]) from error
     if not all(map(math.isfinite, found)):
-        raise TuneError(f"`{name}` is made of finite numbers", f"{name}={text}", "as `weights=[0.5,0.5]`, `density=0.5`")
+        raise TuneError(f"`{name}` is made of finite numbers", f"{name}={text}", EXAMPLES[name])
     if len(found) != count:
         raise TuneError(f"`{name}` has {len(found)} numbers for {count}", f"{name}={text}", "one for each adapter")
     return found
