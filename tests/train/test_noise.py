@@ -14,7 +14,7 @@ from tuner.errors import TuneError
 from tuner.model.packed import IGNORE
 from tuner.pipeline import execute
 from tuner.runs import read_json
-from tuner.train.debugging.noise import Estimate, Norms, Sample, estimate
+from tuner.train.debugging.noise import Estimate, Norms, Sample, course, estimate
 
 DIMENSIONS, BATCH, STEPS, ROW = 50, 8, 400, 5.0  # ROW: mean tokens of a row, of 1 to 9
 
@@ -85,6 +85,16 @@ def test_a_noise_scale_that_is_known_is_found(noise_scale: float, micro: int) ->
     assert found.error == pytest.approx(expected, rel=0.3)
 
 
+def test_the_course_follows_a_scale_that_grows() -> None:
+    """From 0.5 to 40 rows half-way: the estimate of the steps around each is near what holds there, that of all is neither."""
+    samples = [*measured(0.5, micro=1)[:200], *measured(40.0, micro=1)[:200]]
+    found = dict(course(samples, 1))
+    early, late = ([rows for step, rows in found.items() if step in range(*where)] for where in ((20, 180), (220, 380)))
+    assert sum(early) / len(early) == pytest.approx(0.5, rel=0.1)
+    assert min(late) > 2 * max(early)
+    assert max(found) <= 400
+
+
 def test_hooks_see_what_autograd_gives() -> None:
     model = Linear()
     norms = Norms(model)
@@ -126,6 +136,19 @@ def test_the_gradients_of_a_real_training_are_read(tmp_path: Path) -> None:
     told = [line for line in lab.told if line.startswith("gradient noise scale")]
     assert f"trainer.batch_size={found[0]['suggestion']} " in told[0]
     assert f"{found[0]['noise_scale']:.3g} rows" in told[0]
+    assert [step for step, _ in found[0]["course"]] == [1, 2, 3, 4, 5]
+    assert f", {found[0]['course'][-1][1]:.3g} around the last step: " in told[0]
+
+
+def test_the_report_draws_it(tmp_path: Path) -> None:
+    run = make_lab(tmp_path).run("debug=noise", "debug.steps=5", "trainer.learning_rate=1e-3")
+    run.plan.write(run.folder / "plan.json")
+    execute(run)
+    page = (run.folder / "report.html").read_text()
+    chart = page.partition('aria-label="Noise scale over steps"')[2].partition("</svg>")[0]
+    assert 'class="held-out"' in chart
+    assert 'class="train"' in chart
+    assert f"<code>trainer.batch_size={read_json(run.folder / 'noise.json')['suggestion']}</code>" in page
 
 
 def test_a_gradient_lost_in_noise_is_a_gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,6 +48,7 @@ def write_report(folder: Path) -> Path:
         "loss_chart": svg.loss_chart(train, validation, rates),
         "look": look,
         "rate_chart": svg.rate_chart([tuple(p.values()) for p in look.get("curve", ())], look.get("suggestion")),
+        "noise_chart": svg.noise_chart(look.get("course", ()), look.get("noise_scale")),
         "dumbbell": svg.dumbbell,
         "examples": examples(run),
         "tally": tally(run),

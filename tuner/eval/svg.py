@@ -86,6 +86,20 @@ def rate_chart(curve: Sequence[tuple[float, float, float]], suggestion: float | 
     return _svg("Loss over learning rates", [*parts, _plot(lines)])
 
 
+def noise_chart(course: Points, rows: float | None) -> Markup:
+    """(step, noise scale in rows) of the steps around each, and the estimate of all steps as a level line."""
+    if len(course) < 2 or rows is None:
+        return Markup("")
+    levels = ticks(0, max(rows, *(y for _, y in course)))
+    across, down = _scale(course[0][0], course[-1][0], 0, 1000), _scale(0, levels[-1], 1000, 0)
+    parts = [_grid(TOP + down(level) / 1000 * HEIGHT, f"{level:g}", level == 0) for level in levels]
+    marks = [m for m in ticks(course[0][0], course[-1][0], about=6) if course[0][0] <= m <= course[-1][0]]
+    parts += [_label(f"{LEFT + across(m) / 1000 * WIDTH:.2f}%", TOP + HEIGHT + 20, f"{m:g}", "middle") for m in marks]
+    parts.append(_label(f"{LEFT + WIDTH / 2}%", TOP + HEIGHT + 40, "step", "middle"))
+    lines = [_line([(0, down(rows)), (1000, down(rows))], "held-out"), _line([(across(x), down(y)) for x, y in course], "train")]
+    return _svg("Noise scale over steps", [*parts, _plot(lines)])
+
+
 def _smooths(points: Points) -> bool:
     """A short curve is shown as it is; a long one gets a smoothed line over it."""
     return len(points) >= 100

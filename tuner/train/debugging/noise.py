@@ -22,6 +22,8 @@ from tuner.model.packed import IGNORE
 from tuner.runs import write_json
 from tuner.schema.debug import Noise
 
+NEAR = 10  # steps on either side
+
 
 def watch(run: Run, debug: Noise) -> TrainerCallback:
     """The one who measures."""
@@ -77,6 +79,13 @@ def estimate(samples: list[Sample], micro: int) -> Estimate:
     others = [t / s / per_row for s, t in without]
     error = math.sqrt((count - 1) * fmean((o - fmean(others)) ** 2 for o in others))
     return Estimate(signal, trace / per_row, per_row, max(0.0, trace / signal / per_row), error)
+
+
+def course(samples: list[Sample], micro: int) -> list[tuple[int, float]]:
+    """(step, rows): the estimate from the steps within NEAR of each, since it grows as the loss falls; not where noise alone is seen."""
+    windows = {i + 1: samples[max(0, i - NEAR) : i + NEAR + 1] for i in range(len(samples))}
+    found = {step: estimate(window, micro) for step, window in windows.items() if len(window) > 1}
+    return [(step, about.rows) for step, about in found.items() if about.rows is not None]
 
 
 class Norms:
@@ -169,9 +178,12 @@ class Measure(TrainerCallback):
         }
         facts |= {"trace": found.trace, "tokens_per_row": found.tokens_per_row, "micro_batch": micro}
         facts |= {"batch": micro * args.gradient_accumulation_steps, "steps": [vars(s) for s in self.samples]}
+        facts["course"] = course(self.samples, micro)
+        last = dict(facts["course"]).get(len(self.samples))
+        end = "noise alone" if last is None else f"{last:.3g}"
         write_json(self.run.folder / "noise.json", facts)
         if found.rows is None:
             fix = "raise `debug.steps` or `trainer.batch_size`; a batch far larger than this one is of use"
             raise TuneError(f"the gradient is lost in its noise over {len(self.samples)} steps", "debug", fix, code=GATE)
-        told = f"gradient noise scale: {found.rows:.3g} rows (± {found.error:.2g})"
+        told = f"gradient noise scale: {found.rows:.3g} rows (± {found.error:.2g}), {end} around the last step"
         self.run.tell(f"{told}: trainer.batch_size={found.suggestion} makes good use of each row and of each step")
