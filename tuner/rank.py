@@ -42,7 +42,7 @@ def _train(plan: Plan, *, leads: bool, count: int, folder: Path) -> dict[str, An
     recipe = plan.load_recipe()
     if needs_hub(recipe):
         without_hub()
-    os.environ |= load(recipe.hardware.impl).environment(recipe.hardware)
+    os.environ |= load("tuner.train.strategies.base").strategy_of(recipe.hardware).environment(recipe.hardware)
     run = make_run(plan, tell=out.print if leads else _silent)
     load("tuner.train.together").settle_in(run, leads=leads, count=count)
     settle_memory()

@@ -165,6 +165,16 @@ def sharded(lab: Lab, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> Run:
     return run
 
 
+@pytest.mark.slow
+def test_fsdp_that_accelerate_leaves_out_in_silence_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On CPUs as they are it would train whole copies."""
+    run = sharded(make_lab(tmp_path), monkeypatch)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    with pytest.raises(TuneError, match="hardware=fsdp was asked for, and Accelerate has set up MULTI_CPU") as caught:
+        ranks.over_ranks(run)
+    assert caught.value.code == ENVIRONMENT
+
+
 CASES = [
     ("trainer.eval_steps=3",),
     ("adapter=full", "trainer.activation_checkpointing=true", "hardware.reshard_after_forward=false"),

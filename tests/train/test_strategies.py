@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState, PartialState
-from accelerate.utils import DeepSpeedPlugin, FullyShardedDataParallelPlugin
+from accelerate.utils import DeepSpeedPlugin, DistributedType, FullyShardedDataParallelPlugin
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy
 from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 
 from tests.lab import make_lab
-from tuner.errors import TuneError
-from tuner.schema.hardware import DeepSpeed, Fsdp
+from tuner.errors import ENVIRONMENT, TuneError
+from tuner.memory import HOST, Load, cuts, need
+from tuner.schema.hardware import Ddp, DeepSpeed, Fsdp, Hardware, OneDevice
 from tuner.schema.recipe import Recipe
 from tuner.train import placing
 from tuner.train.args import arguments, micro_batch
 from tuner.train.strategies import deepspeed, fsdp
+from tuner.train.together import came_up, complete
 
 CPU = torch.device("cpu")
 
@@ -74,7 +77,7 @@ def test_fsdp_holds_what_the_recipe_says(recipe: Any, monkeypatch: pytest.Monkey
     assert isinstance(found.cpu_offload, CPUOffloadPolicy)
     assert "SHARDED" in str(found.state_dict_type)
     assert (found.reshard_after_forward, found.cpu_ram_efficient_loading, found.activation_checkpointing) == (False, False, False)
-    assert fsdp.environment(Fsdp()) == {
+    assert fsdp.STRATEGY.environment(Fsdp()) == {
         "ACCELERATE_USE_FSDP": "true",
         "FSDP_VERSION": "2",
         "FSDP_CPU_RAM_EFFICIENT_LOADING": "true",
@@ -92,10 +95,10 @@ def test_the_mesh_of_hybrid_tensor_and_context_parallel(recipe: Any, monkeypatch
     assert (layout.dp_shard_size, layout.cp_size, layout.cp_backend, layout.total_size) == (4, 2, "torch", 8)
     assert args.per_device_train_batch_size * args.gradient_accumulation_steps == 2, "eight rows over four groups of two"
     tensors = recipe("hardware=tensor_parallel", "adapter=full", "trainer.save_steps=0")
-    assert "fsdp" not in fsdp.arguments(tensors), "Transformers cuts it as it loads"
-    layout = fsdp.loading(tensors.hardware)["distributed_config"]
+    assert "fsdp" not in fsdp.STRATEGY.arguments(tensors), "Transformers cuts it as it loads"
+    layout = fsdp.STRATEGY.loading(tensors.hardware)["distributed_config"]
     assert (layout.tp_size, layout.fsdp_size, layout.dp_replicate_size, layout.dp_size) == (2, 4, 1, 4)
-    assert fsdp.loading(Fsdp()) == {}
+    assert fsdp.STRATEGY.loading(Fsdp()) == {}
 
 
 def test_deepspeed_holds_what_the_recipe_says(recipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +117,8 @@ def test_deepspeed_holds_what_the_recipe_says(recipe: Any, monkeypatch: pytest.M
     two = made(recipe("hardware=deepspeed", "trainer.precision=fp32")).deepspeed_plugin
     assert (two.zero_stage, two.offload_optimizer_device, two.offload_param_device) == (2, "none", "none")
     assert not two.hf_ds_config.config["bf16"]["enabled"]
-    layout = deepspeed.parallelism(DeepSpeed(sp_size=2), 4096, 8)
+    long = recipe("hardware=sequence_parallel", "trainer.precision=bf16", "task.max_length=4096", "trainer.padding_free=never")
+    layout = deepspeed.STRATEGY.arguments(long)["parallelism_config"]
     assert (layout.sp_size, layout.sp_backend, layout.dp_replicate_size) == (2, "deepspeed", 4)
     assert (layout.sp_handler.sp_seq_length, layout.sp_handler.sp_attn_implementation) == (4096, "sdpa")
 
@@ -126,6 +130,72 @@ def test_deepspeed_that_is_not_installed_is_told(recipe: Any, monkeypatch: pytes
     monkeypatch.setattr(deepspeed, "load", missing)
     with pytest.raises(TuneError, match="needs DeepSpeed"):
         made(recipe("hardware=zero1"))
+
+
+@pytest.mark.parametrize(
+    ("hardware", "found", "fine"),
+    [
+        (OneDevice(), "NO", True),
+        (Ddp(), "MULTI_CPU", True),
+        (Fsdp(), "FSDP", True),
+        (Fsdp(), "MULTI_CPU", False),
+        (Fsdp(), "MULTI_GPU", False),
+        (Fsdp(tp_size=2), "MULTI_GPU", True),
+        (DeepSpeed(), "DEEPSPEED", True),
+        (DeepSpeed(), "MULTI_GPU", False),
+        (Ddp(), "FSDP", False),
+    ],
+)
+def test_another_strategy_than_was_asked_for_is_an_error(hardware: Hardware, found: str, fine: bool) -> None:
+    trainer = SimpleNamespace(accelerator=SimpleNamespace(distributed_type=DistributedType(found)))
+    if fine:
+        came_up(hardware, trainer)
+        return
+    with pytest.raises(TuneError, match=f"was asked for, and Accelerate has set up {found}") as caught:
+        came_up(hardware, trainer)
+    assert caught.value.code == ENVIRONMENT
+
+
+def test_fewer_processes_than_were_started_are_an_error() -> None:
+    complete(1)
+    with pytest.raises(TuneError, match="2 processes were started, and 1 of them train together"):
+        complete(2)
+
+
+CUT = [
+    (Ddp(), (1, 1, 1, 1, False)),
+    (Fsdp(), (8, 8, 8, 1, True)),
+    (Fsdp(reshard_after_forward=False), (1, 8, 8, 1, False)),
+    (Fsdp(dp_replicate_size=2), (4, 4, 4, 1, True)),
+    (Fsdp(cpu_offload=True), (HOST, HOST, HOST, 1, True)),
+    (Fsdp(cp_size=2), (8, 8, 8, 2, True)),
+    (DeepSpeed(zero_stage=1), (1, 1, 8, 1, False)),
+    (DeepSpeed(), (1, 8, 8, 1, False)),
+    (DeepSpeed(zero_stage=3), (8, 8, 8, 1, True)),
+    (DeepSpeed(zero_stage=3, offload_param=True, offload_optimizer=True, sp_size=4), (HOST, 8, HOST, 4, True)),
+]
+
+
+@pytest.mark.parametrize(("hardware", "expected"), CUT, ids=[str(i) for i in range(len(CUT))])
+def test_what_the_memory_plan_cuts_over_eight(hardware: Hardware, expected: tuple[int, int, int, int, bool]) -> None:
+    found = cuts(hardware, 8)
+    assert (found.weights, found.gradients, found.optimizer, found.tokens, found.gathered) == expected
+
+
+def test_gathered_blocks_and_cut_rows_are_counted(recipe: Any) -> None:
+    """FSDP over eight: an eighth of the weights, with two blocks, embedding and head whole; half the activations of half the row."""
+    shape = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 4, "intermediate_size": 128}
+    shape |= {"vocab_size": 1000, "tie_word_embeddings": True}  # type: ignore[dict-item]
+    full = recipe("adapter=full", "trainer.precision=bf16", "trainer.padding_free=never")
+    whole, cut, halved = (need(full, shape, Load(rows=4, length=128, cpu=False, cuts=cuts(h, 8))) for h in (Ddp(), Fsdp(), Fsdp(cp_size=2)))
+    assert whole
+    assert cut
+    assert halved
+    block = 4 * 64 * 64 + 3 * 64 * 128
+    assert cut.weights == pytest.approx(whole.weights / 8 + 2.0 * (2 * block + 64_000), rel=1e-6)
+    assert cut.optimizer == pytest.approx(whole.optimizer / 8, rel=1e-6)
+    assert halved.logits == pytest.approx(cut.logits / 2, rel=0.01)
+    assert halved.activations == pytest.approx(cut.activations / 2, rel=0.01)
 
 
 def test_a_batch_that_cannot_be_shared(recipe: Any) -> None:

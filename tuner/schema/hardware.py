@@ -67,7 +67,7 @@ class OneDevice(Hardware):
 
 @dataclass(kw_only=True)
 class Distributed(Hardware):
-    """Training by several processes, one a device. `impl` gives Transformers and Accelerate what the strategy means.
+    """Training by several processes, one a device. `impl` is the module with its `STRATEGY` (`train/strategies/base.py`).
 
     All else (preparing, measuring, publishing) is done by one process, before and after.
     """

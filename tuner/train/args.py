@@ -11,10 +11,10 @@ import torch
 from transformers import TrainingArguments
 
 from tuner.errors import ENVIRONMENT, TuneError
-from tuner.registry import load
 from tuner.schema.hardware import Hardware
 from tuner.schema.recipe import Recipe
 from tuner.schema.trainer import PROJECTED, Optim, Precision, Trainer
+from tuner.train.strategies.base import strategy_of
 
 MICRO_BATCH = 8
 
@@ -71,9 +71,7 @@ def _extra(recipe: Recipe) -> dict[str, Any]:
             "metric_for_best_model": "eval_loss",
             "greater_is_better": False,
         }
-    if recipe.hardware.impl:
-        extra |= load(recipe.hardware.impl).arguments(recipe)
-    return extra
+    return extra | strategy_of(recipe.hardware).arguments(recipe)
 
 
 def arguments(recipe: Recipe, folder: Path, device: torch.device, *, rows: int, processes: int = 1) -> TrainingArguments:
@@ -123,6 +121,5 @@ def arguments(recipe: Recipe, folder: Path, device: torch.device, *, rows: int, 
     )
     if trainer.precision is Precision.fp8:
         found.mixed_precision = "fp8"  # which only the environment could say
-    if recipe.hardware.impl:
-        load(recipe.hardware.impl).adjust(found, recipe)
+    strategy_of(recipe.hardware).adjust(found, recipe)
     return found

@@ -35,6 +35,7 @@ from tuner.train.oom import out_of_memory, too_large
 from tuner.train.placing import dimensions, longest, placed
 from tuner.train.result import Savable, best_of, gathered, write
 from tuner.train.saving import Checkpoints, SaveFirst, SavesBehind, Writer
+from tuner.train.strategies.base import strategy_of
 from tuner.train.together import came_up, complete, from_leader
 from tuner.train.tracking import trackers
 
@@ -56,7 +57,7 @@ def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
     length = run.recipe.task.max_length if run.recipe.data.streaming else longest(rows, run.recipe.task.max_length)
     args = arguments(placed(run, shape, length), folder, run.device, rows=len(rows), processes=run.world)
     complete(run.world)
-    run.placing = load(run.recipe.hardware.impl).loading(run.recipe.hardware) if run.recipe.hardware.impl else {}
+    run.placing = strategy_of(run.recipe.hardware).loading(run.recipe.hardware)
     model, counts = _loaded(run, task)  # not before: how it is loaded may depend on the strategy, which the arguments set up
     checkpoint = from_leader(lambda: _begun(run, folder))
     if checkpoint:

@@ -13,9 +13,9 @@ from torch import nn
 
 from tuner.context import Run
 from tuner.errors import ENVIRONMENT, TuneError
-from tuner.registry import load
 from tuner.schema.trainer import Precision
 from tuner.train.checkpoints import PREFIX, broken
+from tuner.train.strategies.base import strategy_of
 
 
 class Savable(Protocol):
@@ -44,8 +44,7 @@ def best_of(run: Run, trainer: Any, model: nn.Module) -> tuple[int | None, Path 
 
 def gathered(run: Run, task: Savable, trainer: Any, model: nn.Module) -> nn.Module:
     """The model as one process holds it; where it was trained in parts, what was trained is gathered into another, by the leader."""
-    hardware = run.recipe.hardware
-    parts = load(hardware.impl).whole(trainer.model) if hardware.impl else None
+    parts = strategy_of(run.recipe.hardware).whole(trainer.model)
     if parts is None and run.recipe.trainer.precision is Precision.fp8:  # whose layers multiply in 8 bits: what is saved does not
         parts = {name: parameter.detach().cpu() for name, parameter in model.named_parameters() if parameter.requires_grad}
     if parts is None or not run.leads:

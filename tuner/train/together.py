@@ -12,9 +12,9 @@ import torch.distributed as dist
 
 from tuner.context import Run
 from tuner.errors import ENVIRONMENT, TuneError
-from tuner.registry import load
 from tuner.schema.adapter import QLora
 from tuner.schema.hardware import Fsdp, Hardware
+from tuner.train.strategies.base import strategy_of
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ def complete(count: int) -> None:
 def came_up(hardware: Hardware, trainer: Any) -> None:
     """Raises TuneError (code 4) where Accelerate has set up another strategy than was asked for: it does so in silence."""
     found = trainer.accelerator.distributed_type.value
-    if hardware.impl and found not in load(hardware.impl).TYPES:
+    if found not in strategy_of(hardware).types(hardware):
         what = f"hardware={hardware.kind} was asked for, and Accelerate has set up {found}"
         raise TuneError(what, "hardware", "this device has no such strategy: use hardware=ddp, or see `tune doctor`", code=ENVIRONMENT)
 

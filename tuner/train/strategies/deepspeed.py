@@ -8,7 +8,6 @@ from typing import Any
 from accelerate.parallelism_config import ParallelismConfig
 from accelerate.utils import DeepSpeedSequenceParallelConfig
 from torch import Tensor, nn
-from transformers import TrainingArguments
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from tuner.errors import ENVIRONMENT, TuneError
@@ -16,23 +15,8 @@ from tuner.registry import load
 from tuner.schema.hardware import DeepSpeed
 from tuner.schema.recipe import Recipe
 from tuner.schema.trainer import Precision
+from tuner.train.strategies.base import Strategy
 from tuner.train.together import world_size
-
-TYPES = frozenset({"DEEPSPEED"})
-
-
-def arguments(recipe: Recipe) -> dict[str, Any]:
-    """Raises TuneError (code 4) where DeepSpeed is not installed."""
-    hardware = recipe.hardware
-    assert isinstance(hardware, DeepSpeed)
-    try:
-        load("deepspeed")
-    except ImportError as error:
-        raise TuneError("hardware=deepspeed needs DeepSpeed", "hardware", "pip install 'tuner[deepspeed]'", code=ENVIRONMENT) from error
-    found: dict[str, Any] = {"deepspeed": configuration(recipe, hardware)}
-    if hardware.sp_size > 1:
-        found["parallelism_config"] = parallelism(hardware, recipe.task.max_length, world_size())
-    return found
 
 
 def configuration(recipe: Recipe, hardware: DeepSpeed) -> dict[str, Any]:
@@ -63,28 +47,41 @@ def parallelism(hardware: DeepSpeed, length: int, processes: int) -> Parallelism
     return ParallelismConfig(sp_size=hardware.sp_size, dp_replicate_size=processes // hardware.sp_size, sp_handler=handler)
 
 
-def adjust(args: TrainingArguments, recipe: Recipe) -> None:
-    """Nothing: they say all."""
+class Zero(Strategy):
+    """States, gradients and weights cut over devices, as far as the stage says."""
+
+    def types(self, hardware: DeepSpeed) -> frozenset[str]:
+        """Its own."""
+        return frozenset({"DEEPSPEED"})
+
+    def arguments(self, recipe: Recipe) -> dict[str, Any]:
+        """Raises TuneError (code 4) where DeepSpeed is not installed."""
+        hardware = recipe.hardware
+        assert isinstance(hardware, DeepSpeed)
+        try:
+            load("deepspeed")
+        except ImportError as error:
+            raise TuneError("hardware=deepspeed needs DeepSpeed", "hardware", "pip install 'tuner[deepspeed]'", code=ENVIRONMENT) from error
+        found: dict[str, Any] = {"deepspeed": configuration(recipe, hardware)}
+        if hardware.sp_size > 1:
+            found["parallelism_config"] = parallelism(hardware, recipe.task.max_length, world_size())
+        return found
+
+    def environment(self, hardware: DeepSpeed) -> dict[str, str]:
+        """DeepSpeed writes of itself at every step, unless told not to."""
+        return {"DEEPSPEED_LOG_LEVEL": "warning", "DS_SKIP_CUDA_CHECK": "1"}
+
+    def whole(self, model: nn.Module) -> dict[str, Tensor] | None:
+        """Gathered where stage 3 cut them; every process must call it. None where every process has them."""
+        trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        if not any(hasattr(p, "ds_id") for p in trained.values()):
+            return None
+        found = {}
+        for name, parameter in trained.items():
+            with load("deepspeed").zero.GatheredParameters([parameter]) if hasattr(parameter, "ds_id") else nullcontext():
+                found[name] = parameter.detach().cpu().clone()
+        unset_hf_deepspeed_config()  # what is loaded from here on is whole
+        return found
 
 
-def loading(hardware: DeepSpeed) -> dict[str, Any]:
-    """As ever."""
-    return {}
-
-
-def environment(hardware: DeepSpeed) -> dict[str, str]:
-    """DeepSpeed writes of itself at every step, unless told not to."""
-    return {"DEEPSPEED_LOG_LEVEL": "warning", "DS_SKIP_CUDA_CHECK": "1"}
-
-
-def whole(model: nn.Module) -> dict[str, Tensor] | None:
-    """Gathered where stage 3 cut them; every process must call it. None where every process has them."""
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    if not any(hasattr(p, "ds_id") for p in trained.values()):
-        return None
-    found = {}
-    for name, parameter in trained.items():
-        with load("deepspeed").zero.GatheredParameters([parameter]) if hasattr(parameter, "ds_id") else nullcontext():
-            found[name] = parameter.detach().cpu().clone()
-    unset_hf_deepspeed_config()  # what is loaded from here on is whole
-    return found
+STRATEGY = Zero()
