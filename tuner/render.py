@@ -61,14 +61,20 @@ def print_notes(notes: Sequence[str]) -> None:
 
 
 def table(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "", right: Sequence[int] = (), aligned: bool = False
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    title: str = "",
+    right: Sequence[int] = (),
+    aligned: bool = False,
+    close: bool = False,
 ) -> None:
-    """A table on a terminal; elsewhere tab-separated lines, or the same table when `aligned`."""
+    """A table on a terminal, its columns `close` where there are many; elsewhere tab-separated lines, or the same when `aligned`."""
     if not out.is_terminal and not aligned:
         for row in rows:
             sys.stdout.write("\t".join(row) + "\n")
         return
-    view = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    view = Table(title=title or None, title_justify="left", box=None, pad_edge=False, collapse_padding=close, header_style="bold")
     for index, column in enumerate(columns):
         view.add_column(column, justify="right" if index in right else "left", overflow="fold")
     for row in rows:

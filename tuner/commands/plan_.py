@@ -47,7 +47,7 @@ def main(args: list[str]) -> int:
     out.print(chosen.said if chosen else "the recipe's own adapter has a size that only the model tells; others:")
     out.print()
     own = "padded" if recipe.trainer.padding_free is Choice.never else "free"
-    parts = {"weights": "weights", "grads": "gradients", "optim.": "optimizer", "activ.": "activations", "logits": "logits"}
+    parts = {"weight": "weights", "grad": "gradients", "optim": "optimizer", "activ": "activations", "logits": "logits"}
     lines = [
         [row["strategy"], row["recompute"], str(row["micro_batch"]), str(row["tokens"])]
         + [f"{row[part] / 1e9:.2f}" for part in parts.values()]
@@ -56,9 +56,9 @@ def main(args: list[str]) -> int:
         for row in rows
         if row["padding"] == own
     ]
-    columns = ["adapter", "recompute", "rows", "tokens", *parts, "other", "total", "fits"]
-    title = "GB on one device; the peak is before the backward pass, or as the optimizer steps"
-    table(columns, lines, title=title, right=range(2, 11))
+    columns = ["adapter", "redo", "rows", "tokens", *parts, "other", "total", "fits"]
+    title = "GB on one device; redo: recomputation; the peak is before the backward pass, or as the optimizer steps"
+    table(columns, lines, title=title, right=range(2, 11), close=True)
     return 0
 
 
