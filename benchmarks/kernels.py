@@ -32,7 +32,8 @@ def bf16(*shape: int, grad: bool = True) -> Tensor:
 
 def loss_head(tokens: int) -> Pair:
     """All positions through the head and Transformers' loss, or the trained ones alone."""
-    hidden, weight = bf16(tokens, WIDTH), bf16(VOCABULARY, WIDTH, grad=False)
+    hidden = (bf16(tokens, WIDTH) / 10).detach().requires_grad_()  # logits as a model's: wider ones make numbers that a CPU is slow with
+    weight = bf16(VOCABULARY, WIDTH, grad=False)
     labels = torch.randint(0, VOCABULARY, (tokens,))
     labels[: tokens // 3] = -100
     kept = (labels != -100).nonzero()[:, 0]
