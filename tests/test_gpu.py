@@ -78,7 +78,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "padding": ("trainer.padding_free=never", "trainer.precision=bf16"),
     "checkpointing": ("trainer.activation_checkpointing=true", "trainer.precision=bf16"),
     "offloading": ("trainer.activation_checkpointing=true", "trainer.activation_offloading=true", "trainer.precision=bf16"),
-    "tf32": ("trainer.precision=tf32",),
+    "tf32": ("trainer.precision=tf32", "model.dtype=float32"),
     "fused kernels": ("trainer.precision=bf16", "model.dtype=bfloat16", "hardware.fused_kernels=always"),
     "4 bits": ("adapter=qlora", "model.dtype=bfloat16", "trainer.precision=bf16"),
     "8 bits": ("adapter=qlora8", "model.dtype=bfloat16", "trainer.precision=bf16"),

@@ -76,4 +76,8 @@ def gpus() -> tuple[int, ...]:
         answer = subprocess.run(query, capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
     except (OSError, subprocess.SubprocessError):
         return ()
-    return tuple(int(line) * 2**20 for line in answer.stdout.split() if line.isdigit())
+    found = [int(line) * 2**20 for line in answer.stdout.split() if line.isdigit()]
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES", "").replace(" ", "").split(",")  # indices; of a name the driver's order tells nothing
+    if all(name.isdigit() and int(name) < len(found) for name in seen):
+        return tuple(found[int(name)] for name in seen)
+    return tuple(found)

@@ -21,6 +21,7 @@ from tuner.schema.trainer import Choice, Optim, Precision
 BYTES = {Dtype.bfloat16: 2.0, Dtype.float16: 2.0, Dtype.float32: 4.0}
 QUANTISED = {Quant.nf4: 0.5625, Quant.fp4: 0.5625, Quant.int8: 1.0}  # bytes a weight; constants are fp32, a block of 64
 DOUBLE_QUANTISED = 0.516  # their constants quantised too
+WHOLE = (Precision.fp32, Precision.tf32)  # without autocast: what is kept of each product has 4 bytes
 CHUNK = {True: 2**24, False: 2**27}  # logits that the padding-free head holds at once, on a CPU and not (kernels.MAX_LOGITS)
 HOST = 2**62  # as many parts as leave nothing on the device
 PROCESS_BYTES = {True: 0.63e9, False: 0.0}  # CPU: the interpreter with its libraries; a GPU allocator counts tensors alone
@@ -134,7 +135,7 @@ def need(recipe: Recipe, shape: dict[str, Any], load: Load) -> Need | None:
 
 def _gathered(recipe: Recipe, shape: dict[str, Any]) -> float:
     """Weights that are whole at once though cut over devices: two blocks' (one computes, the next is fetched), embedding and head."""
-    width = 4.0 if recipe.trainer.precision is Precision.fp32 else 2.0
+    width = 4.0 if recipe.trainer.precision in WHOLE else 2.0
     block = linear_parameters(shape) / shape["num_hidden_layers"]
     ends = shape["vocab_size"] * shape["hidden_size"] * (1 if shape["tie_word_embeddings"] else 2)
     return float(width * (2 * block + ends))
@@ -145,7 +146,7 @@ def _activations(recipe: Recipe, shape: dict[str, Any], load: Load) -> float:
     hidden, inner, blocks = shape["hidden_size"], shape["intermediate_size"], shape["num_hidden_layers"]
     queries, keys = widths(shape)
     full = isinstance(recipe.adapter, Full)
-    half = 4.0 if recipe.trainer.precision is Precision.fp32 else 2.0
+    half = 4.0 if recipe.trainer.precision in WHOLE else 2.0
     # Two norms: the fp32 input, the output that the linear maps keep; a trained norm keeps its normalised fp32 input as well.
     norms = 2 * hidden * (4 + half + (4 if full else 0))
     # Queries, attention's output and its copy for the next map; keys and values, repeated for each query head when padded.

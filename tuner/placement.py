@@ -25,6 +25,11 @@ class Chosen:
     said: str
 
 
+def usable(place: Capacity, processes: int) -> float | None:
+    """Bytes that one process may fill: a machine's memory is for all of them. None where nobody knows."""
+    return place.bytes * USABLE / (processes if place.cpu else 1) if place.bytes else None
+
+
 def choose(recipe: Recipe, shape: dict[str, Any], *, length: float, place: Capacity, processes: int | None = None) -> Chosen | None:
     """Micro-batch, recomputation and accumulation: as written, else the most rows that fit; None where the sizes are not known.
 
@@ -38,7 +43,7 @@ def choose(recipe: Recipe, shape: dict[str, Any], *, length: float, place: Capac
     most = batch if place.cpu else min(batch, GPU_MICRO_BATCH)
     sizes = [written] if written else [n for n in range(most, 0, -1) if batch % n == 0]
     asked = recipe.trainer.activation_checkpointing
-    room = place.bytes * USABLE / (processes if place.cpu else 1) if place.bytes else None  # a machine's memory is for all of them
+    room = usable(place, processes)
     cut = cuts(recipe.hardware, processes)
     tries = [(rows, asked) for rows in sizes] + ([] if written or asked else [(rows, True) for rows in sizes])
     found = []

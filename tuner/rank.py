@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from tuner.errors import OK, Stopped, TuneError
@@ -16,6 +17,8 @@ from tuner.render import out
 from tuner.runs import write_json
 from tuner.worker import make_run, settle_memory, stop_with_parent
 from tuner.worker_env import quiet, without_hub
+
+STOPPED = 1  # not with the others, who would wait: torchrun then ends them
 
 
 def main(argv: list[str]) -> int:
@@ -28,17 +31,30 @@ def main(argv: list[str]) -> int:
     folder = Path(plan.folder) / ranks.FOLDER
     try:
         result = _train(plan, leads=rank == 0, count=int(argv[1]), folder=folder)
+        left = result.pop("left", False)
         if rank == 0:
             write_json(folder / ranks.RESULT, result)
-        return OK
+        return STOPPED if left else OK
     except TuneError as error:
         ranks.write_error(folder, rank, error)
         return error.code
 
 
 def _train(plan: Plan, *, leads: bool, count: int, folder: Path) -> dict[str, Any]:
-    if leads:
-        write_json(folder / "leader.json", {"pid": os.getpid()})
+    """The leader's facts; or the signal that stopped it, before training has handlers of its own or after."""
+    try:
+        if leads:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
+                signal.signal(number, _stop)
+            write_json(folder / "leader.json", {"pid": os.getpid()})
+        return _fit(plan, leads=leads, count=count)
+    except Stopped as stop:
+        return {"interrupted": stop.number, "left": type(stop) is Stopped}
+    except KeyboardInterrupt:
+        return {"interrupted": int(signal.SIGINT), "left": True}
+
+
+def _fit(plan: Plan, *, leads: bool, count: int) -> dict[str, Any]:
     recipe = plan.load_recipe()
     if needs_hub(recipe):
         without_hub()
@@ -46,13 +62,12 @@ def _train(plan: Plan, *, leads: bool, count: int, folder: Path) -> dict[str, An
     run = make_run(plan, tell=out.print if leads else _silent)
     load("tuner.train.together").settle_in(run, leads=leads, count=count)
     settle_memory()
-    try:
-        found: dict[str, Any] = load("tuner.train.fit").fit(run, load(recipe.task.impl), run.stage_folder("prepare"))
-        return found
-    except Stopped as stop:
-        return {"interrupted": stop.number}
-    except KeyboardInterrupt:
-        return {"interrupted": int(signal.SIGINT)}
+    found: dict[str, Any] = load("tuner.train.fit").fit(run, load(recipe.task.impl), run.stage_folder("prepare"))
+    return found
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise Stopped(number)
 
 
 def _silent(_: str) -> None:

@@ -48,6 +48,13 @@ def test_what_is_typed_stays(lab: Lab) -> None:
     assert lab.plan("debug=fast", "debug.steps=2", "hub.repo_id=me/it").load_recipe().trainer.max_steps == 2
 
 
+def test_fast_measures_while_training_where_the_recipe_does(lab: Lab) -> None:
+    path = lab.folder / "recipes" / "small.yaml"
+    stopping = "save_steps: 20, eval_steps: 20, load_best_model_at_end: true, early_stopping_patience: 3"
+    path.write_text(path.read_text(encoding="utf-8").replace("save_steps: 2", stopping), encoding="utf-8")
+    assert lab.plan("debug=fast").load_recipe().trainer.eval_steps == 3
+
+
 def test_fast_goes_through_every_stage(lab: Lab) -> None:
     run = lab.run("debug=fast")
     whole(run)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from tests.conftest import ROOT
 from tests.lab import Lab, log_of, make_lab, task_of, train, weights_of
@@ -18,6 +19,7 @@ from tuner.errors import ENVIRONMENT, TuneError
 from tuner.registry import load
 from tuner.runs import read_json
 from tuner.train import ranks
+from tuner.train.average import Ema
 from tuner.train.rows import BLANK, Even, Filled, share_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # torchrun leaves its log files open
@@ -110,6 +112,34 @@ def test_a_signal_stops_all_of_them_after_a_step_and_the_same_command_goes_on(tm
     assert f"going on from step {state['step']}" in output
     whole = worked(lab, *DDP, *LONG, "name=whole")
     assert curve(folder) == curve(whole), "bitwise those of two processes that nobody stopped"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("there", ["ranks", "ranks/leader.json"])
+def test_a_signal_before_the_first_step_is_a_preemption_too(there: str, tmp_path: Path) -> None:
+    lab = make_lab(tmp_path)
+    path = lab.write_plan(*BARE, *DDP, *LONG)
+    worker, folder = lab.start(path), path.parent.parent
+    began = time.monotonic()
+    while not (folder / there).exists():
+        time.sleep(0.01)
+        assert time.monotonic() - began < 60
+    worker.send_signal(signal.SIGTERM)
+    output, _ = worker.communicate(timeout=60)
+    assert worker.returncode == 0, output
+    assert read_json(folder / "state.json")["status"] == "resume"
+
+
+def test_what_all_ranks_have_is_written_by_one(tmp_path: Path) -> None:
+    ema, state = Ema(0.9), TrainerState(global_step=3, is_world_process_zero=False)
+    args, control = TrainingArguments(output_dir=str(tmp_path), use_cpu=True), TrainerControl()
+    (tmp_path / "checkpoint-3").mkdir()
+    ema.average = {"a": torch.ones(2)}
+    ema.on_save(args, state, control)
+    assert not [*(tmp_path / "checkpoint-3").iterdir()]
+    state.is_world_process_zero = True
+    ema.on_save(args, state, control)
+    assert [p.name for p in (tmp_path / "checkpoint-3").iterdir()] == ["ema.safetensors"]
 
 
 @pytest.mark.slow

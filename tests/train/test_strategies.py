@@ -241,6 +241,14 @@ REFUSED = [
 ]
 
 
+def test_a_precision_that_the_weights_undo_is_refused(recipe: Any) -> None:
+    for precision in ("fp32", "tf32"):
+        with pytest.raises(TuneError, match="nothing casts its weights"):
+            recipe(f"trainer.precision={precision}", "model.dtype=bfloat16")
+        recipe(f"trainer.precision={precision}", "model.dtype=float32")
+        recipe(f"trainer.precision={precision}", "model.dtype=bfloat16", "adapter=full")
+
+
 @pytest.mark.parametrize(("overrides", "words"), REFUSED, ids=[o for o, _ in REFUSED])
 def test_what_contradicts_itself_is_refused_in_the_plan(overrides: str, words: str, recipe: Any) -> None:
     with pytest.raises(TuneError) as caught:

@@ -17,7 +17,7 @@ from tuner.dimensions import trainable
 from tuner.errors import TuneError
 from tuner.estimate import longest, shape
 from tuner.memory import Load, cuts, need, with_trainer
-from tuner.placement import USABLE, choose
+from tuner.placement import choose, usable
 from tuner.render import out, print_json, table
 from tuner.schema.adapter import Full, Lora, QLora
 from tuner.schema.hardware import Ddp, DeepSpeed, Distributed, Fsdp, Hardware
@@ -38,10 +38,11 @@ def main(args: list[str]) -> int:
     place, length = capacity(recipe.hardware), longest(plan)
     chosen = choose(recipe, dimensions, length=length, place=place)
     rows = [*_rows(recipe, dimensions, length, cpu=place.cpu)]
+    room = usable(place, planned_processes(recipe.hardware))
     for row in rows:
-        row["fits"] = None if place.bytes is None else row["total"] <= place.bytes * USABLE
+        row["fits"] = None if room is None else row["total"] <= room
     if request.json:
-        device = {"bytes": place.bytes, "usable_bytes": place.bytes and round(place.bytes * USABLE), "source": place.source}
+        device = {"bytes": place.bytes, "usable_bytes": room and round(room), "source": place.source}
         print_json({"device": device, "chosen": chosen and dataclasses.asdict(chosen) | {"total": chosen.need.total}, "table": rows})
         return 0
     out.print(chosen.said if chosen else "the recipe's own adapter has a size that only the model tells; others:")

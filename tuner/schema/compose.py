@@ -82,11 +82,12 @@ def _look(recipe: Recipe, reading: Reading) -> None:
     """What `debug=…` sets of other keys, but for those that were typed; in a run of its own name."""
     changes = {key: value for key, value in recipe.debug.changes().items() if not contains(reading.layers[-1].data, key)}
     layer = Layer(origin=f"debug={recipe.debug.kind}", document=None, data={})
-    for key, value in changes.items():
+    for key, change in changes.items():
         group, _, name = key.partition(".")
         section = getattr(recipe, group)
         if hasattr(section, name):
             before = getattr(section, name)
+            value = change(before) if callable(change) else change
             setattr(section, name, type(before)[value] if isinstance(before, Enum) else value)
             layer.data.setdefault(group, {})[name] = value
     if changes:

@@ -33,7 +33,7 @@ class Debug(Section):
     """Whether the result is kept."""
 
     def changes(self) -> dict[str, Any]:
-        """Values of other keys."""
+        """Values of other keys; a function makes one of the value that is there."""
         return {}
 
     @property
@@ -67,7 +67,13 @@ class Fast(Mode):
 
     def changes(self) -> dict[str, Any]:
         """Fewer of everything."""
-        few = {"trainer.max_steps": self.steps, "eval.limit": self.rows, "eval.max_new_tokens": 16, "eval.bootstrap_samples": 100}
+        few = {
+            "trainer.max_steps": self.steps,
+            "trainer.eval_steps": lambda now: min(now, self.steps),
+            "eval.limit": self.rows,
+            "eval.max_new_tokens": 16,
+            "eval.bootstrap_samples": 100,
+        }
         return few | {"trainer.save_steps": 1, "trainer.logging_steps": 1, "hub.repo_id": None}
 
 

@@ -47,6 +47,8 @@ class Allocation(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any) -> None:
         """Before the checkpoint is sealed: PEFT has written what the ranks leave, and to go on all of it is needed."""
+        if not state.is_world_process_zero:  # all ranks have the same
+            return
         folder, allocator = Path(args.output_dir or "") / f"{PREFIX}{state.global_step}", model.base_model.rankallocator
         config = allocator.peft_config
         ranks, config.rank_pattern = config.rank_pattern, None

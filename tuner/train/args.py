@@ -40,7 +40,8 @@ def total_steps(trainer: Trainer, rows: int) -> int:
 def possible_on(trainer: Trainer, device: torch.device) -> None:
     """Raises TuneError for what this device cannot do."""
     if trainer.precision is Precision.fp16 and device.type == "cpu":
-        raise TuneError("fp16 training needs a GPU, and this run is on the CPU", "trainer.precision", "use `trainer.precision=bf16`")
+        what = "fp16 training needs a GPU, and this run is on the CPU"
+        raise TuneError(what, "trainer.precision", "use `trainer.precision=bf16`", code=ENVIRONMENT)
     if trainer.precision is Precision.tf32 and not (device.type == "cuda" and torch.cuda.get_device_capability() >= (8, 0)):
         what = "tf32 is a format of NVIDIA GPUs since Ampere, and this run is on none"
         raise TuneError(what, "trainer.precision", "use `trainer.precision=fp32`", code=ENVIRONMENT)

@@ -40,7 +40,9 @@ class Ema(TrainerCallback):
         torch._foreach_lerp_(list(self.average.values()), [trained[name].float() for name in self.average], 1 - decay)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Before the checkpoint is sealed."""
+        """Before the checkpoint is sealed; all ranks have the same."""
+        if not state.is_world_process_zero:
+            return
         save_file(self.average, str(Path(args.output_dir or "") / f"{PREFIX}{state.global_step}" / FILE))
 
     @contextlib.contextmanager

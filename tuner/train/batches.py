@@ -73,9 +73,3 @@ def padded(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[Item]], dict[st
         )
 
     return collate
-
-
-def _masked(row: dict[str, Any]) -> dict[str, Any]:
-    """A row whose first token nothing predicts."""
-    labels = [packed.IGNORE, *row["labels"][1:]]
-    return {"input_ids": row["input_ids"], "labels": labels, "attention_mask": [1] * len(row["input_ids"])}

@@ -15,7 +15,6 @@ from tuner.schema.adapter import Full
 from tuner.schema.recipe import Recipe
 
 
-# Bytes that an optimizer keeps of each trained parameter of 4 bytes; those not named here keep two numbers, as AdamW does.
 def checkpoint_bytes(model: nn.Module, recipe: Recipe) -> tuple[int, int]:
     """(weights, optimizer) of one checkpoint, without its small files. With `adapter=full` what is frozen is saved too."""
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -27,10 +26,10 @@ def checkpoint_bytes(model: nn.Module, recipe: Recipe) -> tuple[int, int]:
 def copies(recipe: Recipe, steps: int) -> int:
     """Checkpoints that lie on the disk at once: those kept, the best, the one being written."""
     trainer = recipe.trainer
-    if not trainer.save_steps and not trainer.load_best_model_at_end:
-        return 1  # when interrupted
-    saves = 1 + math.ceil(steps / min(n for n in (trainer.save_steps, trainer.eval_steps, steps) if n))
     best = 1 if trainer.load_best_model_at_end or trainer.early_stopping_patience else 0
+    if not trainer.save_steps and not best:
+        return 1  # when interrupted
+    saves = 1 + math.ceil(steps / min(n for n in (trainer.save_steps, trainer.eval_steps if best else 0, steps) if n))
     return min(saves, trainer.save_total_limit + best + 1)
 
 

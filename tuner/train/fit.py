@@ -55,7 +55,8 @@ def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
     _seeded(run)
     folder, rows, shape = run.folder / "checkpoints", TokenRows(prepared), dimensions(run)
     length = run.recipe.task.max_length if run.recipe.data.streaming else longest(rows, run.recipe.task.max_length)
-    args = arguments(placed(run, shape, length), folder, run.device, rows=len(rows), processes=run.world)
+    recipe = placed(run, shape, length)
+    args = arguments(recipe, folder, run.device, rows=len(rows), processes=run.world)
     complete(run.world)
     run.placing = strategy_of(run.recipe.hardware).loading(run.recipe.hardware)
     model, counts = _loaded(run, task)  # not before: how it is loaded may depend on the strategy, which the arguments set up
@@ -81,7 +82,7 @@ def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-        raise too_large(run.recipe, shape, length=length, cpu=run.device.type == "cpu", error=error) from error
+        raise too_large(recipe, shape, run, length, args.per_device_train_batch_size, error) from error
     finally:
         writer.join()
         interrupt.release()
@@ -160,7 +161,7 @@ def _place(run: Run) -> str:
     units = bf16_units() if run.device.type == "cpu" and run.recipe.trainer.precision is Precision.bf16 else None
     if units is None:
         return str(run.device.type)
-    slow = "no bf16 instructions: trainer.precision=fp32 may be faster"
+    slow = "no bf16 instructions: trainer.precision=fp32 model.dtype=float32 may be faster"
     return f"{run.device.type} ({', '.join(units) or slow})"
 
 

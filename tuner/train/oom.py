@@ -16,8 +16,9 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor
 from transformers import Trainer
 
+from tuner.context import Run
 from tuner.errors import ENVIRONMENT, TuneError
-from tuner.memory import Load, edits
+from tuner.memory import Load, cuts, edits
 from tuner.schema.recipe import Recipe
 
 Batch = dict[str, Any]
@@ -102,15 +103,18 @@ def split(batch: Batch, rows: int) -> list[Batch]:
     return found
 
 
-def too_large(recipe: Recipe, shape: dict[str, Any] | None, *, length: int, cpu: bool, error: BaseException) -> TuneError:
-    """The error when one row at once is too much, with up to three changes and what each would save by the memory plan."""
-    ranked = edits(recipe, shape, Load(rows=1, length=length, cpu=cpu))[:3] if shape else []
+def too_large(recipe: Recipe, shape: dict[str, Any] | None, run: Run, length: int, micro: int, error: BaseException) -> TuneError:
+    """The error when one row at once (where nothing is cut, `micro`) is too much, with up to three changes and what each would save."""
+    rows = micro if run.world > 1 or recipe.trainer.torch_compile else 1
+    load = Load(rows=rows, length=length, cpu=run.device.type == "cpu", cuts=cuts(recipe.hardware, run.world))
+    ranked = edits(recipe, shape, load)[:3] if shape else []
     fixes = [f"`{change}` saves about {saved / 2**30:.2f} GiB" for change, saved in ranked]
     said = (str(error).splitlines() or [type(error).__name__])[0]
     fix = "; ".join(fixes) or "lower task.max_length, or use a smaller model"
-    if recipe.trainer.torch_compile:
-        what = f"out of memory, and a batch that is compiled for is not cut: {said}"
-        return TuneError(what, "hardware", f"lower `hardware.micro_batch_size`; {fix}", code=ENVIRONMENT)
+    if load.rows > 1:
+        why = "a batch that is compiled for is not cut" if recipe.trainer.torch_compile else "the other processes would wait for this one"
+        what = f"out of memory with {load.rows} rows at once, which are not cut while training ({why}): {said}"
+        return TuneError(what, "hardware.micro_batch_size", f"lower `hardware.micro_batch_size`; {fix}", code=ENVIRONMENT)
     return TuneError(f"out of memory with one row at once: {said}", "hardware", fix, code=ENVIRONMENT)
 
 

@@ -14,7 +14,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,7 +25,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from tuner.context import Run
-from tuner.errors import BUG, ENVIRONMENT, Problem, TuneError
+from tuner.errors import BUG, ENVIRONMENT, Problem, Stopped, TuneError
 from tuner.runs import read_json, write_json
 from tuner.schema.hardware import Ddp, Distributed
 from tuner.state import OWNER
@@ -49,6 +49,10 @@ def processes(hardware: Distributed, device: torch.device) -> int:
         what = f"{wanted} processes need {wanted} GPUs, and {there} are here"
         raise TuneError(what, "hardware.num_processes", "ask for fewer, or see `tune doctor`", code=ENVIRONMENT)
     found = wanted or there
+    copies = getattr(hardware, "dp_replicate_size", 1)
+    if found % copies:
+        what = f"{found} processes cannot hold {copies} copies of the model"
+        raise TuneError(what, "hardware.dp_replicate_size", "set it to a divisor of the processes")
     if found % hardware.devices_per_row:
         what = f"{found} processes cannot be grouped by {hardware.devices_per_row} that share a row"
         raise TuneError(what, "hardware.num_processes", f"set {' × '.join(hardware.model_parallel)} to a divisor")
@@ -71,8 +75,8 @@ def over_ranks(run: Run) -> dict[str, Any]:
         agent.start()
         while agent.is_alive():
             agent.join(0.2)  # in turns, so that signals are seen
-    if (folder / RESULT).is_file() and not failed:
-        found: dict[str, Any] = read_json(folder / RESULT)
+    found: dict[str, Any] = read_json(folder / RESULT) if (folder / RESULT).is_file() else {}
+    if found and (not failed or "interrupted" in found):  # a leader who leaves is missed by the others
         return found
     raise _error(run, folder, failed[0] if failed else RuntimeError("the processes ended without a result"))
 
@@ -121,8 +125,9 @@ def _forwarded(folder: Path) -> Iterator[None]:
         asked = True
         leader = folder / "leader.json"
         if not leader.is_file():  # it has not begun
-            raise KeyboardInterrupt
-        os.kill(read_json(leader)["pid"], number)
+            raise Stopped(number)
+        with suppress(ProcessLookupError):  # it has ended, and the others are about to
+            os.kill(read_json(leader)["pid"], number)
 
     before = {number: signal.signal(number, forward) for number in SIGNALS}
     try:
