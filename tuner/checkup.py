@@ -17,12 +17,14 @@ from tuner.data.transform import told
 from tuner.errors import ENVIRONMENT, OK, Problem, TuneError
 from tuner.estimate import estimate
 from tuner.hub.preflight import preflight
+from tuner.memory import STATES
 from tuner.pipeline import execute
 from tuner.preview import print_segments
 from tuner.registry import load
 from tuner.render import number, out, print_error, print_json
 from tuner.runs import read_json
 from tuner.tasks import Task
+from tuner.train.budget import copies
 from tuner.train.tracking import trackers_ready
 
 Finding = dict[str, str]
@@ -127,8 +129,10 @@ def _memory(run: Run, needed: int | None) -> Finding:
 def _disk(run: Run, trainable: int | None) -> Finding:
     place = next(p for p in (run.folder, *run.folder.parents) if p.exists())
     free = shutil.disk_usage(place).free
-    kept = run.recipe.trainer.save_total_limit + 2
-    needed = (trainable or 0) * 12 * kept
+    trainer = run.recipe.trainer
+    kept = copies(run.recipe, trainer.max_steps or 10**9)
+    states = STATES[trainer.optim] + (trainer.ema_decay is not None)
+    needed = round((trainable or 0) * 4 * ((1 + states) * kept + 1))  # and the result
     text = f"about {needed / 1e9:.1f} GB needed for {kept} checkpoints, {free / 1e9:.1f} GB free"
     return {"name": "disk", "state": "ok" if needed < free else "fail", "text": text}
 

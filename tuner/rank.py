@@ -75,7 +75,7 @@ def _silent(_: str) -> None:
 
 
 if __name__ == "__main__":
-    stop_with_parent()
+    stop_with_parent(signal.SIGKILL)  # the lock of the run folder went with it: nothing more may be written
     code = main(sys.argv[1:])
     load("tuner.train.together").part()
     sys.exit(code)

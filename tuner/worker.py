@@ -124,14 +124,14 @@ def _explained(error: Exception, folder: Path) -> Exception:
     return error
 
 
-def stop_with_parent() -> None:
-    """End as on SIGTERM when the command that started us is gone, so that no orphan holds the run folder."""
+def stop_with_parent(number: int = signal.SIGTERM) -> None:
+    """End as on that signal when the process that started us is gone, so that no orphan holds the run folder."""
     parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(1.0)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
 
     threading.Thread(target=watch, daemon=True).start()
 

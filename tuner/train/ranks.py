@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -25,7 +25,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from tuner.context import Run
-from tuner.errors import BUG, ENVIRONMENT, Problem, Stopped, TuneError
+from tuner.errors import BUG, ENVIRONMENT, Problem, TuneError
 from tuner.runs import read_json, write_json
 from tuner.schema.hardware import Ddp, Distributed
 from tuner.state import OWNER
@@ -71,10 +71,11 @@ def over_ranks(run: Run) -> dict[str, Any]:
         torch.cuda.empty_cache()  # of the base that was measured
     failed: list[BaseException] = []
     agent = threading.Thread(target=_launch, args=(run, count, failed), name="torchrun", daemon=True)
-    with _forwarded(folder):
+    with _forwarded(folder) as deliver:
         agent.start()
         while agent.is_alive():
             agent.join(0.2)  # in turns, so that signals are seen
+            deliver()
     found: dict[str, Any] = read_json(folder / RESULT) if (folder / RESULT).is_file() else {}
     if found and (not failed or "interrupted" in found):  # a leader who leaves is missed by the others
         return found
@@ -111,27 +112,33 @@ def _configuration(folder: Path, count: int) -> LaunchConfig:
 
 
 @contextmanager
-def _forwarded(folder: Path) -> Iterator[None]:
-    """Signals go to the leader, who finishes the step with the others. A second Ctrl-C ends this process, and the ranks with it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    asked = False
+def _forwarded(folder: Path) -> Iterator[Callable[[], None]]:
+    """Signals go to the leader, who finishes the step with the others: at once, or when `deliver` is called and he has begun.
+
+    A second Ctrl-C ends this process, and the ranks with it.
+    """
+    asked: list[int] = []
+    waiting: list[int] = []
+
+    def deliver() -> None:
+        leader = folder / "leader.json"
+        if waiting and leader.is_file():
+            with suppress(ProcessLookupError):  # it has ended, and the others are about to
+                os.kill(read_json(leader)["pid"], waiting.pop())
 
     def forward(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
         if asked and number == signal.SIGINT:
             raise KeyboardInterrupt
-        asked = True
-        leader = folder / "leader.json"
-        if not leader.is_file():  # it has not begun
-            raise Stopped(number)
-        with suppress(ProcessLookupError):  # it has ended, and the others are about to
-            os.kill(read_json(leader)["pid"], number)
+        asked.append(number)
+        waiting.append(number)
+        deliver()
 
+    if threading.current_thread() is not threading.main_thread():
+        yield deliver
+        return
     before = {number: signal.signal(number, forward) for number in SIGNALS}
     try:
-        yield
+        yield deliver
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
