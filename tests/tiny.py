@@ -1,4 +1,4 @@
-"""A tiny random Llama with a byte-level tokenizer and a ChatML template: `make_model(folder)`. Seconds to train, megabytes on disk."""
+"""Tiny random models that are made in a moment: a Llama with ChatML (`make_model(folder)`), a BERT (`make_encoder(folder)`)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
+from transformers import BertConfig, BertForMaskedLM, BertTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
 
 TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
@@ -52,3 +52,45 @@ def write_rows(path: Path, count: int, *, start: int = 0) -> Path:
             messages = [{"role": "user", "content": f"{letter}{index}?"}, {"role": "assistant", "content": json.dumps({"letter": letter})}]
             stream.write(json.dumps({"messages": messages}) + "\n")
     return path
+
+
+WORDS = (
+    "good",
+    "fine",
+    "warm",
+    "bad",
+    "poor",
+    "cold",
+    "a",
+    "the",
+    "film",
+    "day",
+    "very",
+    "with",
+    "fever",
+    "gout",
+    "no",
+    "un",
+    "##happy",
+    "##s",
+)
+
+
+def make_encoder(folder: Path) -> Path:
+    """A tiny random BERT whose tokenizer knows WORDS (pieces among them): for tasks with labels."""
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer = BertTokenizer(vocab={token: index for index, token in enumerate([*specials, *WORDS])})
+    tokenizer.save_pretrained(folder)
+    set_seed(0)
+    config = BertConfig(
+        vocab_size=len(specials) + len(WORDS),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=64,
+        initializer_range=0.2,  # with 0.02 so few dimensions tell words hardly apart
+        dtype="float32",
+    )
+    BertForMaskedLM(config).save_pretrained(folder)
+    return folder

@@ -17,8 +17,8 @@ from tuner.schema.beyond_lora import Prefix, PTuning
 from tuner.schema.hardware import Device
 from tuner.schema.model import Source
 from tuner.schema.recipe import Recipe
-from tuner.schema.task import Sft
-from tuner.schema.trainer import Choice, Precision
+from tuner.schema.trainer import Precision
+from tuner.task_rules import RULES as TASK_RULES
 from tuner.trainer_rules import RULES as TRAINER_RULES
 
 Finding = tuple[str, str, str]
@@ -143,12 +143,6 @@ def batch(recipe: Recipe) -> Iterator[Finding]:
         yield "hardware.micro_batch_size", what, "choose a divisor: the global batch is what a recipe promises"
 
 
-def packing(recipe: Recipe) -> Iterator[Finding]:
-    """Packed rows need attention that knows where each conversation ends."""
-    if isinstance(recipe.task, Sft) and recipe.task.packing and recipe.trainer.padding_free is Choice.never:
-        yield "task.packing", "`task.packing` contradicts `trainer.padding_free=never`", "remove one of the two"
-
-
 def model_source(recipe: Recipe) -> Iterator[Finding]:
     """Where the weights come from is said completely."""
     model = recipe.model
@@ -175,6 +169,6 @@ RULES = (
     *HARDWARE_RULES,
     ranks,
     batch,
-    packing,
+    *TASK_RULES,
     model_source,
 )

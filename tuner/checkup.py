@@ -11,7 +11,7 @@ import torch
 
 from tuner.context import Run
 from tuner.data import contamination
-from tuner.data.audit import overlong
+from tuner.data.audit import overlong, taught
 from tuner.data.splits import facts, held_out
 from tuner.data.transform import told
 from tuner.errors import ENVIRONMENT, OK, Problem, TuneError
@@ -86,11 +86,18 @@ def _data(run: Run) -> list[Finding]:
     rows = f"{first}{number(data['train']['rows'])} rows to train, {number(len(held_out(run)))} held out, {number(audit['tokens'])} tokens"
     found = [{"name": "data", "state": "ok", "text": f"{rows}; {length['min']} to {length['max']} a row, {length['mean']} on average"}]
     masked = audit["rows_fully_masked"]
-    turn = f"the end of turn {audit['end_of_turn']} is {'trained' if audit['end_of_turn_trained'] else 'NOT trained'}"
-    text = f"{audit['share']:.1%} of the tokens are trained; {masked} rows have none and are left out; {overlong(audit)}; {turn}"
+    text = f"{taught(audit)}; {masked} rows have none and are left out; {overlong(audit)}"
+    if "end_of_turn" in audit:
+        text += f"; the end of turn {audit['end_of_turn']} is {'trained' if audit['end_of_turn_trained'] else 'NOT trained'}"
     silent = audit.get("rows_without_answer", 0)
     text += f"; {number(silent)} rows have an empty answer" if silent else ""
-    found.append({"name": "mask", "state": "warn" if masked or silent or audit["rows_truncated"] else "ok", "text": text})
+    found.append(
+        {
+            "name": "labels" if "labels" in audit else "mask",
+            "state": "warn" if masked or silent or audit["rows_truncated"] else "ok",
+            "text": text,
+        }
+    )
     found += _cleaned(run)
     if run.recipe.eval.enabled:
         _task(run).check(run, held_out(run))

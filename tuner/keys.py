@@ -17,6 +17,7 @@ from tuner.registry import kinds, origin
 from tuner.schema.base import Section, default_of, plain, said
 from tuner.schema.data import Contamination, Data, source_key
 from tuner.schema.recipe import Recipe
+from tuner.schema.task import Labelled
 from tuner.schema.transforms.reading import name_of, shapes_held_out
 
 VERSIONS = {"prepare": 1, "baseline": 1, "train": 1, "evaluate": 1, "publish": 1}
@@ -73,6 +74,8 @@ def _world(recipe: Recipe, stage: str, content: dict[str, list[str]]) -> dict[st
         if shaping := [plain(item) for item in data.transforms if shapes_held_out(item)]:
             world["held out transforms"] = shaping
             world |= _identities("held out extensions", shaping)
+    if stage == "baseline" and isinstance(recipe.task, Labelled) and not recipe.task.labels:
+        world["labels of"] = train  # which say how many outputs the head has
     return world
 
 

@@ -5,8 +5,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-LOWER_IS_BETTER = ("loss", "perplexity")
-HEADLINES = ("exact_match", "valid_json", "loss")  # the first of these that was measured is the run's result in one line
+LOWER_IS_BETTER = ("loss", "perplexity", "mae")
+HEADLINES = (
+    "exact_match",
+    "valid_json",
+    "f1",
+    "spearman",
+    "accuracy",
+    "f1_macro",
+    "loss",
+)  # the first of these that was measured is the run's result in one line
+
+NAMES = {"valid_json": "valid JSON", "f1": "F1", "f1_macro": "macro F1", "f1_micro": "micro F1", "mae": "mean absolute error"}
+SIGNED = ("pearson", "spearman")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +37,7 @@ class Metric:
     @property
     def name(self) -> str:
         """`field/intent` as "intent", `exact_match` as "exact match"."""
-        return {"valid_json": "valid JSON"}.get(self.key) or self.key.removeprefix("field/").replace("_", " ")
+        return NAMES.get(self.key) or self.key.removeprefix("field/").replace("_", " ")
 
     @property
     def is_field(self) -> bool:
@@ -36,7 +47,7 @@ class Metric:
     @property
     def is_rate(self) -> bool:
         """Whether it lies between 0 and 1."""
-        return self.key not in LOWER_IS_BETTER
+        return self.key not in (*LOWER_IS_BETTER, *SIGNED)
 
     @property
     def change(self) -> float | None:

@@ -101,7 +101,7 @@ def baseline_stage(run: Run, task: Task) -> dict[str, Any]:
         raise TuneError(what, "model", fix, code=GATE)
     path = run.stage_folder("baseline") / "rows.jsonl"
     write_rows(path, rows)
-    return {"rows": len(rows), "metrics": summary(rows), "files": [path, *keep(held_out(run), path.parent)]}
+    return {"rows": len(rows), "metrics": summary(rows, task.formulas(run)), "files": [path, *keep(held_out(run), path.parent)]}
 
 
 def train_stage(run: Run, task: Task) -> dict[str, Any]:
@@ -123,7 +123,8 @@ def evaluate_stage(run: Run, task: Task) -> dict[str, Any]:
     base = read_rows(run.stage_folder("baseline") / "rows.jsonl")
     tuned = _measure(run, task, run.folder)
     folder = run.stage_folder("evaluate")
-    found = compare(base, tuned, samples=run.recipe.eval.bootstrap_samples, seed=run.recipe.seed)
+    options: dict[str, Any] = {"samples": run.recipe.eval.bootstrap_samples, "seed": run.recipe.seed}
+    found = compare(base, tuned, formulas=task.formulas(run), **options)
     lines = [
         {
             "index": index,

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from tuner.context import Run
 from tuner.data import contamination
-from tuner.data.audit import overlong
+from tuner.data.audit import overlong, taught
 from tuner.data.load import Rows
 from tuner.data.splits import left_out, split
 from tuner.data.transform import told
@@ -60,7 +60,8 @@ def _first(rows: Rows) -> list[int]:
 
 def _print_row(shown: dict[str, Any]) -> None:
     """The place of a row, then its text: what is trained in green (in double brackets where there is no colour)."""
-    facts = f"{shown['tokens']} tokens, {shown['supervised_tokens']} trained" + (", cut" if shown["truncated"] else "")
+    trained = f", {shown['supervised_tokens']} trained" if shown["supervised_tokens"] is not None else ""
+    facts = f"{shown['tokens']} tokens{trained}" + (", cut" if shown["truncated"] else "")
     source = f"{shown['source']}: " if shown.get("source") else ""
     out.print(f"[bold]{source}{shorten(shown['place'])}[/]  {facts}", highlight=False)
     print_segments(shown["segments"])
@@ -82,12 +83,14 @@ def _print_statistics(data: dict[str, Any], audit: dict[str, Any]) -> None:
     lines = {
         "layout": data["source"]["shape"],
         "rows": f"{'the first ' if 'streaming' in data else ''}{number(train['rows'])} to train, {number(data['eval']['rows'])} held out",
-        "tokens": f"{number(train['tokens'])}, of which {audit['share']:.1%} are trained",
+        "tokens": number(train["tokens"]) if "labels" in audit else f"{number(train['tokens'])}, of which {audit['share']:.1%} are trained",
         "length": f"{length['min']} to {length['max']} tokens, {length['mean']} on average, 95 % within {length['p95']}",
         "maximum": overlong(audit),
         "untrained": f"{number(audit['rows_fully_masked'])} rows have nothing to train and are left out",
         "duplicates": f"{number(train['duplicates'])} rows are the same as an earlier one",
     }
+    if "labels" in audit:
+        lines["labels"] = taught(audit).partition(": ")[2] + f" ({audit['labels_of']}s)"
     if silent := audit.get("rows_without_answer"):
         lines["empty"] = f"{number(silent)} rows have an empty answer, which teaches only to stop"
     if (tokenizer := data.get("tokenizer", "huggingface")) != "huggingface":

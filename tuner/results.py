@@ -94,6 +94,11 @@ class Results:
         return sorted(found, key=lambda m: (m.key in LOWER_IS_BETTER, m.is_field, m.key not in HEADLINES[:1]))
 
     @property
+    def lower_is_better(self) -> str:
+        """Of what was measured, what is better when lower, in words: `loss and perplexity`."""
+        return " and ".join(m.name for m in self.metrics if m.key in LOWER_IS_BETTER)
+
+    @property
     def headline(self) -> Metric | None:
         """The measurement that stands for the run."""
         return next((m for h in HEADLINES for m in self.metrics if m.key == h), None)

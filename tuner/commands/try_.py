@@ -1,6 +1,7 @@
 """`tune try RUN [PROMPT]` sets base against tuned, `tune try MODEL [PROMPT]` talks to any model (option, Hub id, folder).
 
 tune try smollm2-135m "What is the capital of France?"
+tune try sentiment "A lovely film"         the labels of a model that gives some
 tune try quickstart                        a conversation; an empty line ends it
 tune try quickstart "My kettle broke" system="…" max_new_tokens=64 --json
 """
@@ -12,9 +13,9 @@ import sys
 from pathlib import Path
 
 from tuner.commands.inventory import take_run
-from tuner.commands.request import parse
+from tuner.commands.request import Request, parse
 from tuner.errors import TuneError
-from tuner.plan import read_plan
+from tuner.plan import Plan, read_plan
 from tuner.registry import load
 from tuner.runs import find_run
 from tuner.schema.documents import find_option, list_options
@@ -38,6 +39,8 @@ def main(args: list[str]) -> int:
             "`--json` needs a prompt", "--json", f"`tune try {shlex.quote(request.words[0])} PROMPT --json`, or the prompt on stdin"
         )
     load("tuner.worker_env").quiet()
+    if not isinstance(target, Model) and target.load_recipe().task.head != "causal":
+        return _labels(target, request, prompt)
     chat = load("tuner.serve.chat")
     if isinstance(target, Model):
         voices = chat.voices_of_model(target, Hardware())
@@ -47,6 +50,18 @@ def main(args: list[str]) -> int:
         chat.ask(voices, prompt, system=system, max_new_tokens=limit, as_json=request.json)
     else:
         chat.converse(voices, system=system, max_new_tokens=limit)
+    return 0
+
+
+def _labels(run: Plan, request: Request, prompt: str) -> int:
+    """Labels of one text, or of several one after the other."""
+    if request.overrides:
+        raise TuneError(f"{run.name} gives labels, and writes nothing", request.overrides[0], "leave it out")
+    labels = load("tuner.serve.labels")
+    if prompt:
+        labels.ask(run, prompt, as_json=request.json)
+    else:
+        labels.converse(run)
     return 0
 
 

@@ -13,6 +13,7 @@ from tuner.data.chat import TokenRow
 from tuner.errors import GATE, Problem, TuneError
 
 MOST_BARS = 14
+MOST_LABELS = 8  # told of
 
 
 def audit(rows: list[TokenRow], tokenizer: PreTrainedTokenizerBase, *, end_of_turn: str) -> dict[str, Any]:
@@ -68,6 +69,15 @@ def gate(found: dict[str, Any], *, max_length: int) -> None:
         problems.append(Problem(what=what, where="loss-mask audit", fix=fix))
     if problems:
         raise TuneError(problems=problems, code=GATE)
+
+
+def taught(found: dict[str, Any]) -> str:
+    """What is learned of the rows: `40.2% of the tokens are trained`; or the labels with their numbers, the most frequent first."""
+    if "labels" not in found:
+        return f"{found['share']:.1%} of the tokens are trained"
+    shown = [f"{name} {count:,}" for name, count in list(found["labels"].items())[:MOST_LABELS]]
+    more = f" and {len(found['labels']) - MOST_LABELS:,} more" if len(found["labels"]) > MOST_LABELS else ""
+    return f"labels by {found['labels_of']}: {', '.join(shown)}{more}"
 
 
 def overlong(found: dict[str, Any]) -> str:

@@ -1,7 +1,8 @@
 """Prepared rows on disk, memory-mapped: `write_rows(folder, rows)`, then `TokenRows(folder)[i]` -> `{"input_ids": …, "labels": …}`.
 
 Three flat arrays: `ids.npy` int32 [tokens], `trained.npy` bool [tokens], `ends.npy` int64 [rows]. With packing, a row is several
-conversations and `packs.npy` int64 says where each pack ends in `order.npy`, the conversations in packed order.
+conversations and `packs.npy` int64 says where each pack ends in `order.npy`, the conversations in packed order. Rows with labels
+(`LabelRows`) have `types.npy` int8 [tokens] and `labels.npy`: [rows], [rows, labels], or [tokens] where each token has one.
 """
 
 from __future__ import annotations
@@ -92,6 +93,54 @@ class TokenRows(Dataset[dict[str, Any]]):
         """One conversation."""
         start, end = int(self.ends[index - 1]) if index else 0, int(self.ends[index])
         return as_labels(self.ids[start:end], self.trained[start:end])
+
+
+class LabelRows(Dataset[dict[str, Any]]):
+    """Rows with labels. An item holds one `{"input_ids", "token_type_ids", "labels"}`."""
+
+    packs = None
+
+    def __init__(self, folder: Path) -> None:
+        self.ids = np.load(folder / "ids.npy", mmap_mode="r")
+        self.types = np.load(folder / "types.npy", mmap_mode="r")
+        self.labels = np.load(folder / "labels.npy", mmap_mode="r")
+        self.ends = np.load(folder / "ends.npy")
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        start, end = int(self.ends[index - 1]) if index else 0, int(self.ends[index])
+        label = self.labels[start:end] if self.each_token else self.labels[index]
+        row = {"input_ids": self.ids[start:end].tolist(), "token_type_ids": self.types[start:end].tolist(), "labels": label.tolist()}
+        return {"rows": [row]}
+
+    @property
+    def each_token(self) -> bool:
+        """Whether each token has a label."""
+        return self.labels.ndim == 1 and len(self.labels) != len(self.ends)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each row [rows]."""
+        found: NDArray[np.int64] = np.diff(self.ends, prepend=0)
+        return found
+
+
+def write_labelled(folder: Path, rows: Sequence[Any]) -> None:
+    """Write rows with labels; the caller marks the folder as done."""
+    folder.mkdir(parents=True, exist_ok=True)
+    labels = [row.label for row in rows]
+    each_token = isinstance(labels[0], np.ndarray) and labels[0].dtype == np.int64
+    np.save(folder / "ids.npy", np.concatenate([row.ids for row in rows]))
+    np.save(folder / "types.npy", np.concatenate([row.types for row in rows]))
+    np.save(folder / "labels.npy", np.concatenate(labels) if each_token else np.asarray(labels))
+    np.save(folder / "ends.npy", np.cumsum([len(row.ids) for row in rows], dtype=np.int64))
+
+
+def stored(folder: Path) -> TokenRows | LabelRows:
+    """What a prepare stage wrote."""
+    return LabelRows(folder) if (folder / "labels.npy").is_file() else TokenRows(folder)
 
 
 def as_labels(ids: NDArray[np.int32], trained: NDArray[np.bool_]) -> dict[str, list[int]]:

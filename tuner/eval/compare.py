@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.eval.scores import Scored, summary
+from tuner.eval.scores import TEXT, Formula, Scored, columns, summary
 from tuner.measures import LOWER_IS_BETTER
 
 
-def compare(base: list[Scored], tuned: list[Scored], *, samples: int, seed: int) -> dict[str, Any]:
+def compare(base: list[Scored], tuned: list[Scored], *, samples: int, seed: int, formulas: Mapping[str, Formula] = TEXT) -> dict[str, Any]:
     """`{"base": {metric: value}, "tuned": …, "intervals": {metric: [low, high]}, "verdicts": {metric: …}}`.
 
     Intervals hold 95 % of tuned minus base over `samples` resamples of the rows, the same for both
@@ -20,11 +21,13 @@ def compare(base: list[Scored], tuned: list[Scored], *, samples: int, seed: int)
     """
     rows = len(base)
     draws = np.random.default_rng(seed).integers(0, rows, size=(samples, rows))
-    before, after = summary(base), summary(tuned)
+    before, after = summary(base, formulas), summary(tuned, formulas)
+    drawn_base, drawn_tuned = _drawn(base, draws), _drawn(tuned, draws)
     intervals: dict[str, list[float]] = {}
     for name in before:
-        if name in LOWER_IS_BETTER:
-            differences = _loss(tuned, draws, name) - _loss(base, draws, name)
+        if name in formulas:
+            was = formulas[name](drawn_base)
+            differences = (formulas[name](drawn_tuned) - was)[~np.isnan(was)]  # a resample may hold no row that says anything of it
         else:
             pairs = [
                 (a.scores[name], b.scores[name]) if name in a.scores else (math.nan, math.nan) for a, b in zip(base, tuned, strict=True)
@@ -42,12 +45,9 @@ def compare(base: list[Scored], tuned: list[Scored], *, samples: int, seed: int)
     }
 
 
-def _loss(rows: list[Scored], draws: NDArray[np.int64], name: str) -> NDArray[np.float64]:
-    sums, tokens = np.asarray([r.loss_sum for r in rows]), np.asarray([r.tokens for r in rows])
-    counted = tokens[draws].sum(1)
-    there = counted > 0  # a resample may hold nothing but rows without a trained token
-    loss: NDArray[np.float64] = sums[draws].sum(1)[there] / counted[there]
-    return np.exp(np.minimum(loss, 700.0)) if name == "perplexity" else loss
+def _drawn(rows: list[Scored], draws: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+    """The sums that formulas take, of each resample."""
+    return {name: column[draws].sum(1) for name, column in columns(rows).items()}
 
 
 def verdict(name: str, interval: list[float]) -> str:

@@ -14,10 +14,12 @@ from typing import Any
 import jinja2
 import yaml
 
+from tuner.data.audit import taught
 from tuner.eval import svg
 from tuner.measures import duration, figure
 from tuner.results import Results, json_lines, read_results
 from tuner.runs import read_json, write_text
+from tuner.schema.task import Labelled
 
 MOST_CHARACTERS = 1200  # of one text in an example
 MOST_SAMPLE_CHARACTERS = 6000
@@ -53,6 +55,8 @@ def write_report(folder: Path) -> Path:
         "examples": examples(run),
         "tally": tally(run),
         "sample": sample(run.audit),
+        "labels": taught(run.audit).partition(": ")[2] if "labels" in run.audit else "",
+        "lower": run.lower_is_better,
         "histogram": svg.histogram([(b, c) for b, c in run.data["train"].get("histogram", [])]) if run.data else "",
         "resolved": yaml.safe_dump(nested(run.public_values()), sort_keys=False, allow_unicode=True),
         "environment": list(environment(run.environment)),
@@ -83,7 +87,8 @@ def looked(folder: Path) -> dict[str, Any]:
 def examples(run: Results) -> list[dict[str, Any]]:
     """Held-out rows for show, evenly spaced over the set so that nobody chose them: the question and three answers to it."""
     path = run.eval_rows
-    if path is None or not (run.recipe.eval.generate and run.recipe.eval.examples):
+    answered = run.recipe.eval.generate or isinstance(run.recipe.task, Labelled)
+    if path is None or not (answered and run.recipe.eval.examples):
         return []
     rows = sum(1 for _ in json_lines(path))
     shown = min(run.recipe.eval.examples, rows)
@@ -107,8 +112,8 @@ def tally(run: Results) -> dict[str, int]:
     }
     counts = dict.fromkeys(names.values(), 0)
     for row in json_lines(run.eval_rows) if run.eval_rows else ():
-        if "exact_match" in row["base_scores"]:
-            counts[names[row["base_scores"]["exact_match"] == 1, row["tuned_scores"]["exact_match"] == 1]] += 1
+        if key := next((key for key in ("exact_match", "accuracy") if key in row["base_scores"]), None):
+            counts[names[row["base_scores"][key] == 1, row["tuned_scores"][key] == 1]] += 1
     return {name: count for name, count in counts.items() if count or name == "spoiled"} if any(counts.values()) else {}
 
 

@@ -1,20 +1,31 @@
-"""Scores of one answer against its reference: `score("{\"a\": 1}", reference, ["json", "exact_match"])` -> {"valid_json": 1.0, …}."""
+"""Scores of one answer against its reference: `score("{\"a\": 1}", reference, ["json", "exact_match"])` -> {"valid_json": 1.0, …}.
+
+What no row has by itself (F1, perplexity) is a formula of sums over rows: `summary(rows, {"f1": …})`, and so in every resample of them.
+"""
 
 from __future__ import annotations
 
 import json
-import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tuner.data.turns import Message
 
 MISSING = object()
+Sums = Mapping[str, Any]  # of each column its sum over rows: a number, or an array [resamples]
+Formula = Callable[[Sums], Any]
 
 
 @dataclass(kw_only=True)
 class Scored:
-    """One held-out row: its prompt and reference, the model's answer, and the loss summed over its trained tokens."""
+    """One held-out row: its prompt and reference, the model's answer, and the loss summed over what is trained of it.
+
+    `scores` are measurements of this row, `tokens` what is trained of it; `counts` are what formulas sum up, 0 where a row has none.
+    """
 
     prompt: list[Message]
     reference: str
@@ -23,6 +34,16 @@ class Scored:
     scores: dict[str, float] = field(default_factory=dict)
     loss_sum: float = 0.0
     tokens: int = 0
+    counts: dict[str, float] = field(default_factory=dict)
+
+
+def mean_loss(sums: Sums) -> Any:
+    """Loss in nats a token; NaN where no token is trained."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.float64(1) * sums["loss_sum"] / sums["tokens"]
+
+
+TEXT: dict[str, Formula] = {"loss": mean_loss, "perplexity": lambda sums: np.exp(np.minimum(mean_loss(sums), 700.0))}
 
 
 def score(answer: str, reference: str, metrics: list[str]) -> dict[str, float]:
@@ -63,10 +84,17 @@ def _same(got: Any, want: Any) -> bool:
     return bool(got == want)
 
 
-def summary(rows: list[Scored]) -> dict[str, float]:
-    """Means over rows; the loss is per trained token (nats), its exponential the perplexity."""
+def columns(rows: list[Scored]) -> dict[str, NDArray[np.float64]]:
+    """What formulas sum up, by name: a value a row [rows]."""
+    found = {"loss_sum": np.asarray([row.loss_sum for row in rows], float), "tokens": np.asarray([row.tokens for row in rows], float)}
+    for name in dict.fromkeys(name for row in rows for name in row.counts):
+        found[name] = np.asarray([row.counts.get(name, 0.0) for row in rows], float)
+    return found
+
+
+def summary(rows: list[Scored], formulas: Mapping[str, Formula] = TEXT) -> dict[str, float]:
+    """Means of the rows' scores, and the formulas' values."""
     names = list(dict.fromkeys(name for row in rows for name in row.scores))
     means = {n: sum(r.scores[n] for r in rows if n in r.scores) / sum(n in r.scores for r in rows) for n in names}
-    tokens = sum(r.tokens for r in rows)
-    loss = sum(r.loss_sum for r in rows) / tokens if tokens else math.nan
-    return means | {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
+    sums = {name: column.sum() for name, column in columns(rows).items()}
+    return means | {name: float(formula(sums)) for name, formula in formulas.items()}

@@ -14,6 +14,7 @@ import jinja2
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from tuner.data.audit import taught
 from tuner.measures import duration, figure
 from tuner.results import Results, json_lines, read_results
 from tuner.runs import write_text
@@ -46,6 +47,8 @@ def write_card(folder: Path) -> Path:
         final_loss=final_loss(folder),
         system=json.dumps(run.data.get("system"), ensure_ascii=False) if run.data.get("system") else "",
         few=FEW_ROWS,
+        labels=taught(run.audit) if "labels" in run.audit else "",
+        generated=run.recipe.eval.generate and run.recipe.task.head == "causal",
     )
     tidy = re.sub(r"\n{3,}", "\n\n", body).strip()
     card = ModelCard(f"---\n{metadata(run).to_yaml()}\n---\n\n{tidy}\n")
@@ -70,7 +73,7 @@ def metadata(run: Results) -> ModelCardData:
         "library_name": "transformers" if full else "peft",
         "license": recipe.hub.license or recipe.model.license,
         "datasets": datasets or None,
-        "pipeline_tag": "text-generation",
+        "pipeline_tag": recipe.task.pipeline_tag,
         "tags": ["tuner", recipe.task.kind, *([] if full else [recipe.adapter.kind])],
         "model_name": run.plan.name,
         "eval_results": results(run) or None,
@@ -85,7 +88,7 @@ def results(run: Results) -> list[EvalResult]:
     name = data.id or (Path(held_out).stem if held_out else "held-out rows")
     return [
         EvalResult(
-            task_type="text-generation",
+            task_type=run.recipe.task.pipeline_tag,
             dataset_type=data.id or "private",
             dataset_name=f"{name} (held out)",
             dataset_split=data.eval_split,

@@ -17,6 +17,7 @@ from transformers import BitsAndBytesConfig, PreTrainedModel, TrainingArguments
 
 from tuner.errors import ENVIRONMENT, TuneError
 from tuner.model.continued import carry_on, ranks_of
+from tuner.model.heads import HEADS, PARTS, linear_parts, new_modules
 from tuner.model.kernels import lean_lora
 from tuner.model.starts import LOOKS_AT_WEIGHTS, can_start, starting_point
 from tuner.model.targets import all_there, does_not_fit, linear_maps, modules_there, rows_of
@@ -38,9 +39,10 @@ OURS = {
 }  # all else is PEFT's, which refuses a field that it does not know
 
 
-def quantization(adapter: Adapter, dtype: torch.dtype, *, cut: bool = False) -> BitsAndBytesConfig | None:
+def quantization(adapter: Adapter, dtype: torch.dtype, *, cut: bool = False, headed: bool = False) -> BitsAndBytesConfig | None:
     """How the base is quantised while training; None unless qlora. Raises TuneError (code 4) when bitsandbytes is missing.
 
+    `headed`: the model ends with a head of its own.
     Weights that FSDP is to `cut` lie in memory as numbers of `dtype`: of bytes it can cut none.
     """
     if not isinstance(adapter, QLora):
@@ -50,8 +52,9 @@ def quantization(adapter: Adapter, dtype: torch.dtype, *, cut: bool = False) -> 
     except ImportError as error:
         raise TuneError("qlora needs bitsandbytes", "adapter", "pip install 'tuner[qlora]'", code=ENVIRONMENT) from error
     if adapter.quant is Quant.int8:
-        return BitsAndBytesConfig(load_in_8bit=True)
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=list(PARTS) if headed else None)
     return BitsAndBytesConfig(
+        llm_int8_skip_modules=list(PARTS) if headed else None,  # a new head has nothing to quantise
         load_in_4bit=True,
         bnb_4bit_quant_type=adapter.quant.value,
         bnb_4bit_use_double_quant=adapter.double_quant,
@@ -60,8 +63,10 @@ def quantization(adapter: Adapter, dtype: torch.dtype, *, cut: bool = False) -> 
     )
 
 
-def wrap(base: PreTrainedModel, adapter: Adapter, *, tokens: Sequence[int] = (), start: bool = True) -> PreTrainedModel | PeftModel:
-    """The model to train, with just the right parameters requiring gradients; of the embedding the rows of new `tokens`.
+def wrap(
+    base: PreTrainedModel, adapter: Adapter, *, tokens: Sequence[int] = (), start: bool = True, head: str = "causal"
+) -> PreTrainedModel | PeftModel:
+    """The model to train, with just the right parameters requiring gradients: of the embedding rows of new `tokens`, a new `head`.
 
     Without `start` its matrices begin at nothing, whatever the recipe says: for a model that has no weights (`load_empty`).
     Raises TuneError (code 2) when no module fits the targets.
@@ -75,7 +80,7 @@ def wrap(base: PreTrainedModel, adapter: Adapter, *, tokens: Sequence[int] = (),
     linear = sorted(linear_maps(base))
     all_there(base, adapter, tokens)
     try:
-        config = configuration(adapter, base, start=start and going_on is None)
+        config = configuration(adapter, base, start=start and going_on is None, head=head)
         if going_on is not None and isinstance(adapter, Lora):
             for name, value in ranks_of(Path(going_on)).items():
                 setattr(config, name, getattr(config, name) or value)
@@ -118,7 +123,7 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def configuration(adapter: Adapter, base: PreTrainedModel, *, start: bool = True) -> Any:
+def configuration(adapter: Adapter, base: PreTrainedModel, *, start: bool = True, head: str = "causal") -> Any:
     """PEFT's configuration with the values of ours: the fields have the same names."""
     cls = getattr(peft, adapter.config)
     values = {name: value for name, value in plain(adapter).items() if name not in OURS}
@@ -132,7 +137,16 @@ def configuration(adapter: Adapter, base: PreTrainedModel, *, start: bool = True
         values |= {"tinit": 0, "tfinal": 0, "total_step": 1, "orth_reg_weight": 0.0}
     if isinstance(adapter, Prompt) and adapter.prompt_tuning_init_text and start:
         values |= {"prompt_tuning_init": PromptTuningInit.TEXT, "tokenizer_name_or_path": base.name_or_path}
-    return cls(task_type="CAUSAL_LM", **{name: value for name, value in values.items() if value not in (None, [], {})})
+    if head != "causal":
+        new = list(getattr(base, "new_modules", None) or new_modules(base))
+        values["modules_to_save"] = [*(values.get("modules_to_save") or []), *new]
+        if values.get("target_modules") == "all-linear":
+            spared = linear_parts(base, new)
+            if "exclude_modules" in cls.__dataclass_fields__:
+                also = values.get("exclude_modules") or []
+                pattern = isinstance(also, str)
+                values["exclude_modules"] = "|".join([f"(?:{also})", *map(re.escape, spared)]) if pattern else [*also, *spared]
+    return cls(task_type=HEADS[head].peft, **{name: value for name, value in values.items() if value not in (None, [], {})})
 
 
 def _chosen(base: PreTrainedModel, adapter: Full) -> PreTrainedModel:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,22 +13,47 @@ from safetensors import SafetensorError
 from transformers import (
     AddedToken,
     AutoConfig,
-    AutoModelForCausalLM,
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging
 
 from tuner.data.chat import ensure_template
 from tuner.errors import ENVIRONMENT, TuneError
 from tuner.model import packed
+from tuner.model.heads import HEADS, new_modules, with_labels
 from tuner.model.sources import fetch
 from tuner.schema.hardware import Device, Hardware
 from tuner.schema.model import Dtype, Model
 
 DTYPES = {Dtype.bfloat16: torch.bfloat16, Dtype.float16: torch.float16, Dtype.float32: torch.float32}
 Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """What the model ends with: a head by its name in HEADS; the names of its outputs and what they are, where it has labels."""
+
+    head: str = "causal"
+    labels: Sequence[str] = ()
+    problem: str | None = None
+    padding: int | None = None
+
+    @property
+    def auto(self) -> Any:
+        """The class that loads it."""
+        return HEADS[self.head].auto
+
+    def of(self, config: PretrainedConfig) -> PretrainedConfig:
+        """A base's configuration, with this ending."""
+        if self.padding is not None:
+            config.get_text_config().pad_token_id = self.padding
+        return with_labels(config, self.labels, self.problem) if self.labels else config
+
+
+CAUSAL = Ending()
 
 
 def pick_device(hardware: Hardware) -> torch.device:
@@ -47,13 +74,20 @@ def pick_device(hardware: Hardware) -> torch.device:
     return torch.device(hardware.device.value)
 
 
-def load_tokenizer(model: Model, *, progress: Progress) -> tuple[PreTrainedTokenizerBase, str]:
-    """The tokenizer with a chat template, and where the template came from. Raises TuneError (code 4) when it cannot be had."""
-    tokenizer: PreTrainedTokenizerBase = _pretrained(AutoTokenizer, model, progress=progress)
-    template = model.chat_template
-    if template is not None and Path(template).expanduser().is_file():
-        template = Path(template).expanduser().read_text(encoding="utf-8")
-    origin = ensure_template(tokenizer, template)
+def load_tokenizer(model: Model, *, progress: Progress, chats: bool = True, words: bool = False) -> tuple[PreTrainedTokenizerBase, str]:
+    """The tokenizer with a chat template, and where the template came from. Raises TuneError (code 4) when it cannot be had.
+
+    Of a model that does not chat without one; `words`: texts come as words, each of which may begin one.
+    """
+    # Only those that tell a word by the space before it have the setting.
+    options = {"add_prefix_space": True} if words else {}
+    tokenizer: PreTrainedTokenizerBase = _pretrained(AutoTokenizer, model, progress=progress, **options)
+    origin = ""
+    if chats:
+        template = model.chat_template
+        if template is not None and Path(template).expanduser().is_file():
+            template = Path(template).expanduser().read_text(encoding="utf-8")
+        origin = ensure_template(tokenizer, template)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     there = tokenizer.get_vocab()
@@ -73,6 +107,7 @@ def load_base(
     quantization: Any = None,
     dtype: torch.dtype | None = None,
     placing: dict[str, Any] | None = None,
+    ending: Ending = CAUSAL,
 ) -> PreTrainedModel:
     """The base model in eval mode on `device`, in `dtype` (none: the recipe's). Raises TuneError (code 4) when it cannot be had.
 
@@ -83,7 +118,17 @@ def load_base(
     options |= placing or {}
     if quantization is not None:
         options["quantization_config"] = quantization
-    loaded: PreTrainedModel = _pretrained(AutoModelForCausalLM, model, progress=progress, **options)
+    if ending.head == "causal":
+        loaded: PreTrainedModel = _pretrained(ending.auto, model, progress=progress, **options)
+    else:
+        options |= {
+            "config": ending.of(load_config(model, progress=progress)),
+            "output_loading_info": True,
+            "ignore_mismatched_sizes": True,
+        }
+        with _drawn_alike():
+            loaded, info = _pretrained(ending.auto, model, progress=progress, **options)
+        cast(Any, loaded).new_modules = new_modules(loaded, sorted(info["missing_keys"]))
     _make_room(loaded, model, progress=progress)
     return loaded.eval() if quantization is not None or placing else _placed(loaded, device)
 
@@ -94,16 +139,19 @@ def load_config(model: Model, *, progress: Progress) -> PretrainedConfig:
     return config
 
 
-def load_empty(model: Model, *, progress: Progress) -> PreTrainedModel:
+def load_empty(model: Model, *, progress: Progress, ending: Ending = CAUSAL) -> PreTrainedModel:
     """The base model without weights, on the meta device: modules and configuration. Raises TuneError (code 4) when it cannot be had."""
     packed.register()
-    config = load_config(model, progress=progress)
+    config = ending.of(load_config(model, progress=progress))
     with torch.device("meta"):
         try:
-            empty: PreTrainedModel = AutoModelForCausalLM.from_config(config, attn_implementation=model.attn_implementation)
+            empty: PreTrainedModel = ending.auto.from_config(config, attn_implementation=model.attn_implementation)
         except (ValueError, ImportError) as error:
             what = f"cannot make the model: {str(error).strip().splitlines()[0]}"
             fix = "install the package that it names, or leave `model.attn_implementation` out"
+            if ending.head != "causal" and "Unrecognized configuration class" in what:
+                what, fix = f"{type(config).__name__} has no {ending.head} head in Transformers", "choose another model"
+                raise TuneError(what, "model.id", fix) from error
             raise TuneError(what, "model.attn_implementation", fix, code=ENVIRONMENT) from error
         _make_room(empty, model, progress=progress)
     return empty
@@ -123,10 +171,23 @@ def _make_room(loaded: PreTrainedModel, model: Model, *, progress: Progress) -> 
         weight[known:size] = weight[:known].float().mean(dim=0).to(weight.dtype)  # also where rows were kept free (Qwen)
 
 
-def load_folder(folder: Path, model: Model, device: torch.device) -> PreTrainedModel:
+@contextmanager
+def _drawn_alike() -> Iterator[None]:
+    """A new head has the same weights each time that it is made; Transformers' table of what is new stays unsaid: it is meant to be."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        before = logging.get_verbosity()
+        logging.set_verbosity_error()
+        try:
+            yield
+        finally:
+            logging.set_verbosity(before)
+
+
+def load_folder(folder: Path, model: Model, device: torch.device, *, ending: Ending = CAUSAL) -> PreTrainedModel:
     """A fully tuned model from its run folder, in eval mode."""
     options: dict[str, Any] = {"dtype": DTYPES[model.dtype], "attn_implementation": model.attn_implementation}
-    tuned: PreTrainedModel = AutoModelForCausalLM.from_pretrained(str(folder), trust_remote_code=model.trust_remote_code, **options)
+    tuned: PreTrainedModel = ending.auto.from_pretrained(str(folder), trust_remote_code=model.trust_remote_code, **options)
     return _placed(tuned, device)
 
 

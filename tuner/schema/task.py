@@ -1,4 +1,4 @@
-"""The `task:` section: what is learned from the rows. `task: sft` learns the assistant's turns of a conversation."""
+"""The `task:` section: what is learned from the rows. `sft` learns the assistant's turns, `classify` a label, `tag` one of each word."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ class LossOn(StrEnum):
 
 @dataclass(kw_only=True)
 class Task(Section):
-    """What every task has."""
+    """What every task has. `head`: what the model ends with (`tuner/model/heads.py`); `pipeline_tag`: what the Hub calls such models."""
 
     variant_affects: ClassVar[str] = "prepare baseline train"
+    head: ClassVar[str] = "causal"
+    pipeline_tag: ClassVar[str] = "text-generation"
 
     max_length: int = opt(1024, affects="prepare baseline", ge=8)
     """Longest row in tokens; what goes beyond is cut at the end, and the audit counts it."""
@@ -41,3 +43,49 @@ class Sft(Task):
     (the turns that answer the prompt of a prompt/completion row; elsewhere the last one), or `all`."""
     packing: bool = opt(False, affects="prepare")
     """Fill rows up to `max_length` with several conversations that do not see each other; needs `trainer.padding_free`."""
+
+
+class Problem(StrEnum):
+    """What a label is, by Transformers' names."""
+
+    single_label = "single_label"
+    """One of several classes."""
+    multi_label = "multi_label"
+    """Any number of several classes."""
+    regression = "regression"
+    """A number."""
+
+
+@dataclass(kw_only=True)
+class Labelled(Task):
+    """Tasks whose rows bring labels."""
+
+    max_length: int = opt(256, affects="prepare baseline", ge=8)
+    """Longest row in tokens; what goes beyond is cut at the end, and the audit counts it."""
+    labels: list[str] = opt(factory=list, affects="prepare baseline train")
+    """Names of the labels in the order of their numbers: `[negative, positive]`; none: those that the training rows have, sorted."""
+    group_by_length: bool = opt(True, affects="train")
+    """Batch rows of like length together, which leaves little padding; the order is still by chance."""
+
+
+@kind("task", "classify")
+@dataclass(kw_only=True)
+class Classify(Labelled):
+    """Classes of texts (or of pairs of texts), or a number for each."""
+
+    impl: ClassVar[str] = "tuner.tasks.classify"
+    head: ClassVar[str] = "sequence"
+    pipeline_tag: ClassVar[str] = "text-classification"
+
+    problem: Problem = opt(Problem.single_label, affects="prepare baseline train")
+    """`single_label` (one class a row), `multi_label` (a list of classes a row), or `regression` (a number a row)."""
+
+
+@kind("task", "tag")
+@dataclass(kw_only=True)
+class Tag(Labelled):
+    """A label for each word: named entities, parts of speech. A word's label is learned at its first piece."""
+
+    impl: ClassVar[str] = "tuner.tasks.tag"
+    head: ClassVar[str] = "token"
+    pipeline_tag: ClassVar[str] = "token-classification"

@@ -10,7 +10,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from tuner.context import Run
 from tuner.data.load import Rows
-from tuner.eval.scores import Scored
+from tuner.eval.scores import Formula, Scored
 
 
 class Task(Protocol):
@@ -26,7 +26,8 @@ class Task(Protocol):
         """Raises TuneError when the recipe cannot be trained with this model (no weights are loaded): asked before anything is measured."""
 
     def show(self, run: Run, rows: Rows, index: int) -> dict[str, Any]:
-        """A training row as the model sees it: `place`, `tokens`, `supervised_tokens`, `truncated`, `segments` of text and trained."""
+        """A training row as the model sees it: `place`, `tokens`, `supervised_tokens` (None where labels stand beside
+        them), `truncated`, `segments` of text and trained."""
 
     def load(self, run: Run, *, trainable: bool = False, tuned: Path | None = None) -> nn.Module:
         """The base model, the model to train (`trainable`), or the result in the folder `tuned`."""
@@ -39,6 +40,9 @@ class Task(Protocol):
 
     def score(self, run: Run, model: nn.Module, rows: Rows) -> list[Scored]:
         """Scores of each held-out row."""
+
+    def formulas(self, run: Run) -> dict[str, Formula]:
+        """What is measured over all rows together, such as the loss or F1: of sums over the rows' counts."""
 
     def save(self, run: Run, model: Any, folder: Path) -> None:
         """Write what a user loads: weights, processor, generation settings."""

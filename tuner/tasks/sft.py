@@ -23,7 +23,7 @@ from tuner.data.streamed import stream
 from tuner.errors import GATE, TuneError
 from tuner.eval.generate import answers, settings
 from tuner.eval.loss import row_losses
-from tuner.eval.scores import Scored
+from tuner.eval.scores import TEXT, Formula, Scored
 from tuner.eval.scores import score as score_answer
 from tuner.model import starts
 from tuner.model.adapt import attach, measuring, quantization, wrap
@@ -177,6 +177,11 @@ def score(run: Run, model: nn.Module, rows: Rows) -> list[Scored]:
         for row, text in zip(scored, texts, strict=True):
             row.answer, row.scores = text, score_answer(text, row.reference, wanted.metrics)
     return scored
+
+
+def formulas(run: Run) -> dict[str, Formula]:
+    """Loss and perplexity."""
+    return TEXT
 
 
 def save(run: Run, model: Any, folder: Path) -> None:

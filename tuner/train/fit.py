@@ -15,7 +15,7 @@ from transformers import Trainer, TrainerCallback, TrainerState, TrainingArgumen
 from tuner import progress
 from tuner.capacity import bf16_units
 from tuner.context import Run
-from tuner.data.store import TokenRows
+from tuner.data.store import stored
 from tuner.model.adapt import describe, fast_lora
 from tuner.registry import load
 from tuner.render import number
@@ -53,7 +53,7 @@ class Trainable(Savable, Protocol):
 def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
     """Train and save; returns facts for the stage's marker. Raises TuneError when the loss goes wrong, Interrupted on a signal."""
     _seeded(run)
-    folder, rows, shape = run.folder / "checkpoints", TokenRows(prepared), dimensions(run)
+    folder, rows, shape = run.folder / "checkpoints", stored(prepared), dimensions(run)
     length = run.recipe.task.max_length if run.recipe.data.streaming else longest(rows, run.recipe.task.max_length)
     recipe = placed(run, shape, length)
     args = arguments(recipe, folder, run.device, rows=len(rows), processes=run.world)

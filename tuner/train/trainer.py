@@ -16,10 +16,11 @@ from torch.utils.data import DataLoader, Sampler, Subset
 from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
-from tuner.data.store import TokenRows
+from tuner.data.store import LabelRows, TokenRows
 from tuner.data.stream import Stream
 from tuner.model import packed
 from tuner.model.adapt import measuring
+from tuner.model.objectives import Objective
 from tuner.schema.adapter import AdaLora, Adapter, Lora
 from tuner.schema.trainer import PROJECTED, SCHEDULE_FREE, Optim
 from tuner.train.adalora import penalty, restore
@@ -35,7 +36,7 @@ Item = dict[str, Any]
 
 
 class TokenTrainer(SavesBehind):
-    """Trains on token rows with labels; counts the tokens it has seen, over interruptions too (`state.num_input_tokens_seen`).
+    """Trains on token rows, for the next token unless there is an `objective`; counts tokens over resumes (`state.num_input_tokens_seen`).
 
     TRL's SFTTrainer adds a data path, a head that scores every position and 6 s of imports; rows come ready-made here, so none is used.
     """
@@ -47,15 +48,18 @@ class TokenTrainer(SavesBehind):
         args: TrainingArguments,
         adapter: Adapter,
         optim: Optim,
-        rows: TokenRows | Stream | Subset[Any],
-        eval_rows: TokenRows | None,
+        rows: TokenRows | LabelRows | Stream | Subset[Any],
+        eval_rows: TokenRows | LabelRows | None,
         tokenizer: PreTrainedTokenizerBase,
         padding_free: bool,
         callbacks: list[TrainerCallback],
         tell: Callable[[str], None] = lambda text: None,
         sharing: int = 1,
         fixed: int | None = None,
+        objective: Objective | None = None,
     ) -> None:
+        self.objective: Objective | None = objective
+        self.blank = objective.blank if objective else None
         self.padding_free, self.adapter, self.optim = padding_free, adapter, optim
         self.alone = args.world_size == 1
         self.room = Room(tell, cuts=self.alone and fixed is None)
@@ -63,12 +67,12 @@ class TokenTrainer(SavesBehind):
         if padding_free:
             packed.score_in_forward(model)
         self.fixed = fixed
-        collate = partial(flat, total=fixed) if padding_free else padded(tokenizer)
+        collate: Any = objective.collate if objective else partial(flat, total=fixed) if padding_free else padded(tokenizer)
         super().__init__(
             model=model,
             args=args,
             data_collator=collate,
-            train_dataset=rows if self.alone or isinstance(rows, Stream) else Filled(rows),
+            train_dataset=rows if self.alone or isinstance(rows, Stream) else Filled(rows, self.blank),
             eval_dataset=eval_rows,
             processing_class=tokenizer,
             callbacks=callbacks,
@@ -81,7 +85,11 @@ class TokenTrainer(SavesBehind):
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Tensor | int | None = None
     ) -> Any:
         """The mean cross-entropy of trained tokens; only those pass the head when padding-free."""
-        loss = self._cross_entropy(model, inputs, num_items_in_batch)
+        loss = (
+            self._cross_entropy(model, inputs, num_items_in_batch)
+            if self.objective is None
+            else self._lost(model, inputs, num_items_in_batch)
+        )
         if isinstance(self.adapter, AdaLora) and model.training:
             loss = loss + penalty(model, self.adapter) / (self.args.gradient_accumulation_steps * self.room.parts)
         return (loss, {}) if return_outputs else loss
@@ -98,6 +106,19 @@ class TokenTrainer(SavesBehind):
         count = num_items_in_batch if num_items_in_batch is not None else (inputs["labels"][:, 1:] != packed.IGNORE).sum()
         loss = cast(Tensor, model(**inputs, num_items=count, smoothing=self.args.label_smoothing_factor if model.training else 0.0))
         return loss * self.args.world_size if model.training else loss  # of which the gradients' mean is taken
+
+    def _lost(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None) -> Tensor:
+        """The mean of what the objective loses, over what is learned of the global batch."""
+        assert self.objective is not None
+        count = num_items_in_batch if num_items_in_batch is not None else self.objective.count(inputs)
+        loss = self.objective.loss(model, inputs, self.args.label_smoothing_factor if model.training else 0.0) / count
+        return loss * self.args.world_size if model.training else loss  # of which the gradients' mean is taken
+
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> Tensor | int | None:
+        if self.objective is None:
+            return super()._get_num_items_in_batch(batch_samples, device)
+        count = torch.stack([self.objective.count(batch) for batch in batch_samples]).sum().to(device)
+        return count if self.alone else cast(Tensor, self.accelerator.gather(count)).sum()
 
     def create_optimizer(self, *args: Any, **options: Any) -> torch.optim.Optimizer:
         """Transformers' choice, or Muon; with LoRA+ the second matrices in a group of their own."""
@@ -135,9 +156,12 @@ class TokenTrainer(SavesBehind):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         """Of one process Transformers' own; of several the same order, each row once."""
-        if self.alone:
+        lengths = self.objective.lengths if self.objective else None
+        if self.alone and lengths is None:
             return super()._get_train_sampler(train_dataset)
-        return Even(train_dataset, self.args.per_device_train_batch_size * self.groups)
+        at_once = self.args.per_device_train_batch_size * self.groups
+        batch = at_once * self.args.gradient_accumulation_steps
+        return Even(train_dataset, 1 if self.alone else at_once, lengths=lengths, batch=batch)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches of prepared rows; or of a stream, from the sample at which training stands."""
@@ -158,7 +182,9 @@ class TokenTrainer(SavesBehind):
         held_out: Any = dataloader.dataset
         if not self.alone:  # Accelerate's loader would measure some rows twice
             mine = share_of(len(held_out), rank=self.args.process_index // self.sharing, world=self.groups)
-            dataloader = DataLoader(Filled(held_out), self.args.per_device_eval_batch_size, sampler=mine, collate_fn=self.data_collator)
+            dataloader = DataLoader(
+                Filled(held_out, self.blank), self.args.per_device_eval_batch_size, sampler=mine, collate_fn=self.data_collator
+            )
         measuring(model)
         if self.optim in SCHEDULE_FREE:  # which hold the averaged weights beside those that they step from
             cast(Any, self.optimizer).eval()
@@ -169,7 +195,7 @@ class TokenTrainer(SavesBehind):
             for batch in dataloader:
                 inputs = self._prepare_inputs(batch)
                 inputs.pop("filler", None)
-                count = int((inputs["labels"][:, 1:] != packed.IGNORE).sum())
+                count = int(self.objective.count(inputs) if self.objective else (inputs["labels"][:, 1:] != packed.IGNORE).sum())
                 if count or not self.alone:  # the others' passes need this one's
                     mean = self.compute_loss(model, inputs, num_items_in_batch=torch.tensor(max(1, count), device=self.args.device))
                     loss_sum, tokens = loss_sum + float(mean) * count, tokens + count

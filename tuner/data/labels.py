@@ -1,0 +1,47 @@
+"""The labels of a set: `Labels(names=("negative", "positive")).number("positive")` -> 1; `named(values)` finds the names in the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from tuner.data.turns import Misfit
+
+OUTSIDE = "O"  # a word that belongs to no entity
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """Names of labels in the order of their numbers; of a regression one, which names what is measured."""
+
+    names: tuple[str, ...]
+
+    def number(self, value: Any) -> int:
+        """The number of a label that a row has: its name, or the number itself. Raises Misfit for another one."""
+        text = text_of(value)
+        if text in self.names:
+            return self.names.index(text)
+        if text.isdecimal() and int(text) < len(self.names):
+            return int(text)
+        few = ", ".join(self.names[:20]) + (" …" if len(self.names) > 20 else "")
+        raise Misfit(f"the label `{text}` is none of {len(self.names)}: {few}")
+
+
+def named(values: Iterable[Any]) -> Labels:
+    """The labels that rows have, in order: numbers by value, names by letters, and `O` before them."""
+    found = {text_of(value) for value in values}
+    if all(text.lstrip("-").isdecimal() for text in found):
+        return Labels(names=tuple(sorted(found, key=int)))
+    return Labels(names=tuple(sorted(found, key=lambda text: (text != OUTSIDE, text))))
+
+
+def text_of(value: Any) -> str:
+    """A label as text: `1.0` and `1` are one, and so are true and `true`. Raises Misfit for what is no label."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, str | int | float) and str(value).strip():
+        return str(value).strip()
+    raise Misfit("the label is empty" if value in (None, "") or isinstance(value, str) else f"no label: {value!r:.80}")

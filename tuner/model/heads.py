@@ -1,0 +1,61 @@
+"""What models end with: `HEADS["sequence"]` says which class of Transformers and which task type of PEFT a head is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from torch import nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+
+# Modules that heads are made of, by the names that Transformers' models give them: they are new, so nothing of them is quantised.
+PARTS = ("classifier", "score", "pre_classifier", "head", "pooler", "qa_outputs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """`auto`: the class that loads such a model; `peft`: what PEFT calls its task."""
+
+    auto: Any
+    peft: str
+
+
+HEADS = {
+    "causal": Head(auto=AutoModelForCausalLM, peft="CAUSAL_LM"),
+    "sequence": Head(auto=AutoModelForSequenceClassification, peft="SEQ_CLS"),
+    "token": Head(auto=AutoModelForTokenClassification, peft="TOKEN_CLS"),
+}
+
+
+def with_labels(config: PretrainedConfig, names: Sequence[str], problem: str | None) -> PretrainedConfig:
+    """The configuration of a model with an output for each label; `problem`: Transformers' name of what is learned."""
+    config.id2label = dict(enumerate(names))
+    config.label2id = {name: index for index, name in enumerate(names)}
+    if problem:
+        config.problem_type = cast(Any, problem)
+    return config
+
+
+def new_modules(base: PreTrainedModel, missing: Sequence[str] = ()) -> list[str]:
+    """Modules that no pretrained model brings, by name: what stands beside the backbone, and what of it was `missing` from the weights."""
+    beside = [
+        name for name, module in base.named_children() if name != base.base_model_prefix and next(module.parameters(), None) is not None
+    ]
+    within = {name.partition(".")[2].partition(".")[0] for name in missing if name.startswith(f"{base.base_model_prefix}.")}
+    return [*beside, *sorted(within - {"embeddings", "encoder", "layers", "layer", "transformer", "h", ""})]
+
+
+def linear_parts(base: PreTrainedModel, modules: Sequence[str]) -> list[str]:
+    """The linear maps of some modules, by their whole names."""
+    return [
+        name
+        for name, module in base.named_modules()
+        if isinstance(module, nn.Linear) and any(f".{part}." in f".{name}." for part in modules)
+    ]

@@ -1,0 +1,79 @@
+"""`tune try` of a run whose model gives labels: `ask(plan, "a lovely film", as_json=False)`, through Transformers' pipeline."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import pipeline
+
+from tuner.errors import TuneError
+from tuner.model.adapt import attach
+from tuner.model.load import load_base, load_folder, load_tokenizer, pick_device
+from tuner.plan import Plan
+from tuner.render import out
+from tuner.runs import read_json
+from tuner.schema.adapter import Full
+from tuner.schema.model import Model, Source
+from tuner.tasks.labelled import ending_of
+
+MOST_SHOWN = 10  # labels of one text
+
+
+def pipeline_of(plan: Plan) -> Any:
+    """The tuned model as Transformers' pipeline. Raises TuneError (code 2) when nothing has been trained yet."""
+    if not plan.stage("train").done:
+        raise TuneError(f"{plan.name} has not finished training", plan.folder, "run its recipe again: it goes on where it stopped")
+    recipe, folder = plan.load_recipe(), Path(plan.folder)
+    device, words = pick_device(recipe.hardware), recipe.task.head == "token"
+    tokenizer, _ = load_tokenizer(Model(id=plan.folder, source=Source.local), progress=out.print, chats=False, words=words)
+    end = ending_of(recipe.task, read_json(folder / "data.json")["labels"], tokenizer.pad_token_id)
+    if isinstance(recipe.adapter, Full):
+        model: Any = load_folder(folder, recipe.model, device, ending=end)
+    else:
+        model = attach(load_base(recipe.model, device, progress=out.print, ending=end), folder).get_base_model()  # with its layers in it
+    make: Any = pipeline
+    return make(recipe.task.pipeline_tag, model=model, tokenizer=tokenizer, device=device)
+
+
+def answer(plan: Plan, model: Any, text: str) -> list[dict[str, Any]]:
+    """Labels of a text, the likeliest first, each with its probability; or the words that are tagged."""
+    if plan.load_recipe().task.head == "token":
+        found = model(text, aggregation_strategy="first")
+        return [{"text": text[e["start"] : e["end"]], "label": e["entity_group"], "score": round(float(e["score"]), 4)} for e in found]
+    options: dict[str, Any] = {"top_k": None, "truncation": True}
+    if model.model.config.problem_type == "regression":
+        options["function_to_apply"] = "none"
+    return [{"label": e["label"], "score": round(float(e["score"]), 4)} for e in model(text, **options)]
+
+
+def ask(plan: Plan, text: str, *, as_json: bool = False) -> None:
+    """One text, its labels."""
+    found = answer(plan, pipeline_of(plan), text)
+    print(json.dumps(found, ensure_ascii=False)) if as_json else _show(found)  # noqa: T201 for a program
+
+
+def converse(plan: Plan) -> None:
+    """Texts one after the other, until an empty line, Ctrl-D or Ctrl-C."""
+    model = pipeline_of(plan)
+    out.print("type a text; an empty line ends")
+    while True:
+        try:
+            text = out.input("[bold]>[/] ").strip()
+        except (EOFError, KeyboardInterrupt):
+            return
+        if not text:
+            return
+        _show(answer(plan, model, text))
+
+
+def _show(found: list[dict[str, Any]]) -> None:
+    for entry in found[:MOST_SHOWN]:
+        out.print(
+            f"{entry['score']:6.3f}  {entry['label']}" + (f"  {entry['text']}" if "text" in entry else ""), markup=False, highlight=False
+        )
+    if len(found) > MOST_SHOWN:
+        out.print(f"… and {len(found) - MOST_SHOWN} more", highlight=False)
+    if not found:
+        out.print("no word is tagged")

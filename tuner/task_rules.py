@@ -1,0 +1,62 @@
+"""The rules of `checks.py` that are about the task: what rows with labels can be trained with, and what is not theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tuner.schema.adapter import Init, Lora
+from tuner.schema.base import default_of
+from tuner.schema.beyond_lora import Virtual
+from tuner.schema.data import Overlong
+from tuner.schema.eval import Eval
+from tuner.schema.recipe import Recipe
+from tuner.schema.task import Classify, Labelled, Problem, Sft
+from tuner.schema.trainer import Choice
+
+Finding = tuple[str, str, str]
+
+
+def packing(recipe: Recipe) -> Iterator[Finding]:
+    """Packed rows need attention that knows where each conversation ends."""
+    if isinstance(recipe.task, Sft) and recipe.task.packing and recipe.trainer.padding_free is Choice.never:
+        yield "task.packing", "`task.packing` contradicts `trainer.padding_free=never`", "remove one of the two"
+
+
+def labels(recipe: Recipe) -> Iterator[Finding]:
+    """The labels that are named are names, each once; a number has none."""
+    task = recipe.task
+    if not isinstance(task, Labelled):
+        return
+    if len({str(name).strip() for name in task.labels} - {""}) < len(task.labels):
+        yield "task.labels", "`task.labels` names a label twice, or not at all", "give each its own name"
+    if isinstance(task, Classify) and task.problem is Problem.regression and task.labels:
+        yield "task.labels", "`task.problem=regression` measures one number, which has no labels", "remove one of the two"
+
+
+def of_labels(recipe: Recipe) -> Iterator[Finding]:
+    """What a task with labels does not read, or is not made for yet: said, not passed over."""
+    task, adapter = recipe.task, recipe.adapter
+    if not isinstance(task, Labelled):
+        return
+    name = f"`task={task.kind}`"
+    asked = {
+        "trainer.torch_compile": recipe.trainer.torch_compile,
+        "trainer.padding_free": recipe.trainer.padding_free is Choice.always,
+        "data.streaming": recipe.data.streaming,
+        "hardware.devices_per_row": recipe.hardware.devices_per_row > 1,
+        "data.overlong": recipe.data.overlong is Overlong.split,
+        "adapter.init_lora_weights": isinstance(adapter, Lora) and adapter.init_lora_weights not in (Init.default, Init.gaussian),
+        "data.system": recipe.data.system is not None,
+        "model.chat_template": recipe.model.chat_template is not None,
+        "model.add_tokens": bool(recipe.model.add_tokens),
+        "eval.metrics": recipe.eval.metrics != default_of(Eval.__dataclass_fields__["metrics"]),
+    }
+    for key, is_set in asked.items():
+        if is_set:
+            yield key, f"{name} has no use for `{key}`: it is for tasks that write text", "remove it"
+    if isinstance(adapter, Virtual):
+        what = f"{name} trains a head beside the adapter, and {adapter.label} is only known to us for models that write"
+        yield "adapter", what, "use `adapter=lora`, or `adapter=full`"
+
+
+RULES = (packing, labels, of_labels)
