@@ -213,6 +213,13 @@ def kernels(repeats: int) -> None:
     each(repeats, RESULTS)
 
 
+def labels(repeats: int) -> None:
+    """Rows with labels, against a plain Transformers script."""
+    from benchmarks.labels import report as each
+
+    each(repeats, RESULTS)
+
+
 def main() -> None:
     """Run what is named, or all."""
     parts = {
@@ -224,6 +231,7 @@ def main() -> None:
         "stream": stream,
         "train-step": train_step,
         "equivalence": equal_steps,
+        "labels": labels,
         "kernels": kernels,
         "checkpoint": checkpoint.report,
         "memory": memory,

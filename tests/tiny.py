@@ -89,6 +89,8 @@ def make_encoder(folder: Path) -> Path:
         num_hidden_layers=2,
         num_attention_heads=4,
         max_position_embeddings=64,
+        hidden_dropout_prob=0.0,  # so that two processes learn as one
+        attention_probs_dropout_prob=0.0,
         initializer_range=0.2,  # with 0.02 so few dimensions tell words hardly apart
         dtype="float32",
     )

@@ -17,7 +17,7 @@ RECIPE = """\
 defaults: [{task: TASK}]
 model: {id: MODEL, dtype: float32}
 data: {path: FOLDER/train.jsonl, eval_path: FOLDER/eval.jsonl}
-trainer: {batch_size: 8, learning_rate: 5e-3, precision: fp32, save_steps: 2}
+trainer: {batch_size: 8, learning_rate: 5e-3, precision: fp32, save_steps: 2, max_loss_factor: 1e6}
 hardware: {device: cpu}
 """
 GOOD, BAD, REST = ("good", "fine", "warm"), ("bad", "poor", "cold"), ("a", "the", "film", "day", "very", "with")

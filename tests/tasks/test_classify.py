@@ -63,12 +63,12 @@ def test_a_run_from_the_command_line_to_the_card(tmp_path: Path, capsys: pytest.
     assert "End of turn" not in report
     assert tune(lab, "try", "small", "a warm day", "--json") == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])[0]["label"] == "good"
-    assert tune(lab, "preview", "recipe=small", "--row=1") == 0
-    assert "→" in capsys.readouterr().out
-    assert tune(lab, "check", "recipe=small") == 0
-    assert "labels by row: good 24, bad 24" in capsys.readouterr().out
+    assert "→" in lab.tune("preview", "recipe=small", "--row", "1").stdout
+    assert "labels by row: good 24, bad 24" in " ".join(lab.tune("check", "recipe=small").stdout.split())
 
 
+@pytest.mark.filterwarnings("ignore:The following rank_pattern keys:RuntimeWarning", "ignore:Unsupported layer type:UserWarning")
+@pytest.mark.filterwarnings("ignore:Failed to load the CUDA extension:UserWarning", "ignore:Setting boft_n_butterfly:UserWarning")
 @pytest.mark.parametrize("adapter", ADAPTERS)
 def test_an_adapter_and_its_head_load_in_plain_peft(adapter: str, tmp_path: Path) -> None:
     """What moved is the adapter and the head; what was saved gives the tuned model's logits, over a base whose head is drawn anew."""
@@ -203,7 +203,6 @@ def test_labels_by_number_and_by_name(tmp_path: Path) -> None:
         path.write_text("".join(json.dumps(r | {"label": int(r["label"] == "good")}) + "\n" for r in rows))
     run = lab.run("task.labels=[negative,positive]")
     train(run)
-    assert read_json(run.folder.parent.parent / "small" / run.folder.name / "plan.json") if (run.folder / "plan.json").is_file() else True
     assert read_json(run.stage_folder("prepare") / "audit.json")["labels"] == {"positive": 24, "negative": 24}
 
 

@@ -98,11 +98,12 @@ def test_words_beyond_the_length_are_not_found(tmp_path: Path) -> None:
 
 def test_a_word_without_a_piece_moves_no_tag(tmp_path: Path) -> None:
     lab = labs.tags(tmp_path)
-    (tmp_path / "eval.jsonl").write_text(json.dumps({"tokens": ["a", "​", "gout"], "tags": ["O", "O", "B-Ill"]}) + "\n")
+    rows = ({"tokens": ["a", *gap, "cold", "fever"], "tags": ["O", *("O" for _ in gap), "B-Ill", "I-Ill"]} for gap in ([], ["​"]))
+    (tmp_path / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     run = lab.run("trainer.num_train_epochs=8", "adapter=full")
     train(run)
-    (row,) = task_of(run).score(run, task_of(run).load(run, tuned=run.folder), held_out(run))
-    assert row.answer == "gout/B-Ill"
+    rows = task_of(run).score(run, task_of(run).load(run, tuned=run.folder), held_out(run))
+    assert [row.answer for row in rows] == ["cold/B-Ill fever/I-Ill"] * 2
 
 
 def test_tags_that_make_no_entities_are_measured_by_themselves(tmp_path: Path) -> None:

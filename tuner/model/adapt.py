@@ -13,6 +13,7 @@ import peft
 import torch
 from peft import LoraModel, PeftModel, PromptTuningInit, get_peft_model
 from peft.helpers import disable_input_dtype_casting
+from peft.utils import TRANSFORMERS_MODELS_TO_LNTUNING_TARGET_MODULES_MAPPING as KNOWN_NORMS
 from transformers import BitsAndBytesConfig, PreTrainedModel, TrainingArguments
 
 from tuner.errors import ENVIRONMENT, TuneError
@@ -20,11 +21,11 @@ from tuner.model.continued import carry_on, ranks_of
 from tuner.model.heads import HEADS, PARTS, linear_parts, new_modules
 from tuner.model.kernels import lean_lora
 from tuner.model.starts import LOOKS_AT_WEIGHTS, can_start, starting_point
-from tuner.model.targets import all_there, does_not_fit, linear_maps, modules_there, rows_of
+from tuner.model.targets import all_there, does_not_fit, linear_maps, modules_there, norms, rows_of
 from tuner.registry import load
 from tuner.schema.adapter import AdaLora, Adapter, Beside, Full, Init, Lora, LowRank, Modules, QLora, Quant
 from tuner.schema.base import plain
-from tuner.schema.beyond_lora import BOFT, IA3, Prompt
+from tuner.schema.beyond_lora import BOFT, IA3, LayerNorm, Prompt
 
 # What PEFT says where it leaves out, or changes, what it was given.
 IGNORED = (".*pattern keys did not match", "You have passed exclude_modules", "Invalid `oft_block_size`")
@@ -137,6 +138,8 @@ def configuration(adapter: Adapter, base: PreTrainedModel, *, start: bool = True
         values |= {"tinit": 0, "tfinal": 0, "total_step": 1, "orth_reg_weight": 0.0}
     if isinstance(adapter, Prompt) and adapter.prompt_tuning_init_text and start:
         values |= {"prompt_tuning_init": PromptTuningInit.TEXT, "tokenizer_name_or_path": base.name_or_path}
+    if isinstance(adapter, LayerNorm) and not adapter.target_modules and base.config.model_type not in KNOWN_NORMS:
+        values["target_modules"] = norms(base)
     if head != "causal":
         new = list(getattr(base, "new_modules", None) or new_modules(base))
         values["modules_to_save"] = [*(values.get("modules_to_save") or []), *new]

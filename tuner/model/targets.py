@@ -60,13 +60,17 @@ def does_not_fit(linear: list[str], base: PreTrainedModel, adapter: Adapter, err
     keys = [spec.name for spec in dataclasses.fields(adapter) if spec.name != "target_modules"]
     words = set(re.findall(r"\w+", said))
     where = f"adapter.{next((key for key in keys if key in words), 'target_modules')}"
-    norms = {name.rpartition(".")[2] for name, module in base.named_modules() if "norm" in type(module).__name__.lower()}
     fix = f"linear modules of this model: {', '.join(linear)}, or `all-linear`"
     if getattr(adapter, "target_modules", None) in linear:
         fix = f"a text is a regular expression for the whole path of a module; a name stands in a list: `[{adapter.target_modules}]`"  # type: ignore[attr-defined]
     if isinstance(adapter, LayerNorm):
-        fix = f"norms of this model: {', '.join(sorted(norms))}"
+        fix = f"norms of this model: {', '.join(norms(base))}"
     return TuneError(f"the adapter does not fit the model: {said}", where, fix)
+
+
+def norms(base: PreTrainedModel) -> list[str]:
+    """Names of the norms within the model."""
+    return sorted({name.rpartition(".")[2] for name, module in base.named_modules() if "norm" in type(module).__name__.lower()})
 
 
 def linear_maps(base: PreTrainedModel) -> set[str]:

@@ -16,7 +16,7 @@ from tuner.render import out
 from tuner.runs import read_json
 from tuner.schema.adapter import Full
 from tuner.schema.model import Model, Source
-from tuner.tasks.labelled import ending_of
+from tuner.train.labelled import ending_of
 
 MOST_SHOWN = 10  # labels of one text
 

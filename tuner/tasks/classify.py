@@ -23,8 +23,8 @@ from tuner.data.turns import Misfit
 from tuner.eval.labels import correlation, counted, f1, macro_f1, pairs, predict
 from tuner.eval.scores import Formula, Scored, mean_loss
 from tuner.schema.task import Classify, Problem
-from tuner.tasks import labelled as common
-from tuner.tasks.labelled import save, tokenizer_of
+from tuner.train import labelled as common
+from tuner.train.labelled import save, tokenizer_of
 
 __all__ = ["check", "formulas", "load", "possible", "prepare", "probe", "save", "score", "show", "trainer"]
 

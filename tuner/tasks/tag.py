@@ -22,8 +22,8 @@ from tuner.eval.labels import counted, f1, macro_f1, precision, predict, recall
 from tuner.eval.scores import Formula, Scored, mean_loss
 from tuner.registry import load as load_package
 from tuner.schema.task import Tag
-from tuner.tasks import labelled as common
-from tuner.tasks.labelled import save, tokenizer_of
+from tuner.train import labelled as common
+from tuner.train.labelled import save, tokenizer_of
 
 __all__ = ["check", "formulas", "load", "possible", "prepare", "probe", "save", "score", "show", "trainer"]
 PREFIXES = ("B-", "I-", "E-", "S-", "L-", "U-")  # of the schemes in which tags make entities
