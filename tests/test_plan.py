@@ -109,7 +109,9 @@ OTHER: dict[str, Any] = {  # values for keys whose default does not tell what an
     "model.shape.tie_word_embeddings": False,
     "eval.bootstrap_samples": 200,
     "data.transforms": ["trim"],
+    "task.labels": ["other"],
 }
+NO_ANSWERS = ["eval.metrics=[exact_match]"]  # what tasks refuse that write none
 # Where these come in depends on how rows are held out; tests of their own are below.
 HELD_OUT_KEYS = "eval_split eval_fraction eval_rows eval_group eval_stratify id config revision split limit"
 HELD_OUT = {f"data.{key}" for key in HELD_OUT_KEYS.split()}
@@ -148,6 +150,8 @@ def test_every_key_affects_the_stages_it_says(key: str) -> None:
     if section == "adapter":
         options = describe(key).options
         base = [f"adapter={'qlora' if 'qlora' in options else options[0]}"]
+    if section == "task" and (options := describe(key).options) and "sft" not in options:
+        base = [f"task={options[0]}", *NO_ANSWERS]
     if section == "hardware" and (options := describe(key).options):
         base = [f"hardware={options[0]}"]
     base += ["trainer.padding_free=never", "trainer.save_steps=0", "adapter=full"] if key in SHARING else []
