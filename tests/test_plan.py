@@ -110,6 +110,7 @@ OTHER: dict[str, Any] = {  # values for keys whose default does not tell what an
     "eval.bootstrap_samples": 200,
     "data.transforms": ["trim"],
     "task.labels": ["other"],
+    "task.matryoshka_dims": [8],
 }
 NO_ANSWERS = ["eval.metrics=[exact_match]"]  # what tasks refuse that write none
 # Where these come in depends on how rows are held out; tests of their own are below.

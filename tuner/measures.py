@@ -11,12 +11,21 @@ HEADLINES = (
     "valid_json",
     "f1",
     "spearman",
+    "ndcg@10",
     "accuracy",
     "f1_macro",
     "loss",
 )  # the first of these that was measured is the run's result in one line
 
-NAMES = {"valid_json": "valid JSON", "f1": "F1", "f1_macro": "macro F1", "f1_micro": "micro F1", "mae": "mean absolute error"}
+NAMES = {
+    "valid_json": "valid JSON",
+    "f1": "F1",
+    "f1_macro": "macro F1",
+    "f1_micro": "micro F1",
+    "mae": "mean absolute error",
+    "ndcg@10": "nDCG@10",
+    "mrr@10": "MRR@10",
+}
 SIGNED = ("pearson", "spearman")
 
 

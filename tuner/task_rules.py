@@ -10,7 +10,7 @@ from tuner.schema.beyond_lora import Virtual
 from tuner.schema.data import Overlong
 from tuner.schema.eval import Eval
 from tuner.schema.recipe import Recipe
-from tuner.schema.task import Classify, Labelled, Problem, Sft
+from tuner.schema.task import Classify, Embed, Encoder, Labelled, Problem, Sft
 from tuner.schema.trainer import Choice
 
 Finding = tuple[str, str, str]
@@ -33,10 +33,10 @@ def labels(recipe: Recipe) -> Iterator[Finding]:
         yield "task.labels", "`task.problem=regression` measures one number, which has no labels", "remove one of the two"
 
 
-def of_labels(recipe: Recipe) -> Iterator[Finding]:
-    """What a task with labels does not read, or is not made for yet: said, not passed over."""
+def of_encoders(recipe: Recipe) -> Iterator[Finding]:
+    """What a task that writes no text does not read, or is not made for yet: said, not passed over."""
     task, adapter = recipe.task, recipe.adapter
-    if not isinstance(task, Labelled):
+    if not isinstance(task, Encoder):
         return
     name = f"`task={task.kind}`"
     asked = {
@@ -59,4 +59,17 @@ def of_labels(recipe: Recipe) -> Iterator[Finding]:
         yield "adapter", what, "use `adapter=lora`, or `adapter=full`"
 
 
-RULES = (packing, labels, of_labels)
+def embedding(recipe: Recipe) -> Iterator[Finding]:
+    """The lengths of Matryoshka's vectors are lengths, and rows learn from each other."""
+    task = recipe.task
+    if not isinstance(task, Embed):
+        return
+    if any(size < 1 for size in task.matryoshka_dims) or len(set(task.matryoshka_dims)) < len(task.matryoshka_dims):
+        yield "task.matryoshka_dims", f"`task.matryoshka_dims` is {task.matryoshka_dims}: lengths of vectors, each once", "mend it"
+    if recipe.trainer.batch_size < 2:
+        yield "trainer.batch_size", "each row of a batch learns from the others, and there is one", "take 32 or more"
+    if recipe.trainer.label_smoothing_factor:
+        yield "trainer.label_smoothing_factor", "`task=embed` has no labels to smooth", "remove it"
+
+
+RULES = (packing, labels, of_encoders, embedding)

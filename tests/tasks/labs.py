@@ -17,7 +17,7 @@ RECIPE = """\
 defaults: [{task: TASK}]
 model: {id: MODEL, dtype: float32}
 data: {path: FOLDER/train.jsonl, eval_path: FOLDER/eval.jsonl}
-trainer: {batch_size: 8, learning_rate: 5e-3, precision: fp32, save_steps: 2, max_loss_factor: 1e6}
+trainer: {batch_size: 8, learning_rate: 5e-3, precision: fp32, save_steps: 2}
 hardware: {device: cpu}
 """
 GOOD, BAD, REST = ("good", "fine", "warm"), ("bad", "poor", "cold"), ("a", "the", "film", "day", "very", "with")
@@ -90,3 +90,26 @@ def tags(folder: Path) -> Lab:
         return {"tokens": tokens, "tags": found}
 
     return make(folder, "tag", row)
+
+
+def alike(folder: Path, **options: Any) -> Lab:
+    """Pairs of texts and how alike they are: whether both are good, or both bad."""
+
+    def row(chance: random.Random, index: int) -> dict[str, Any]:
+        kinds = [chance.choice((GOOD, BAD)) for _ in range(2)]
+        first, second = (" ".join(words(chance, *chance.choices(kind, k=3))) for kind in kinds)
+        return {"sentence1": first, "sentence2": second, "score": 5.0 if kinds[0] is kinds[1] else chance.choice((0.0, 1.0))}
+
+    return make(folder, "embed", row, **options)
+
+
+def related(folder: Path, **options: Any) -> Lab:
+    """What is asked, and what answers it: each question's word has an answer of its own."""
+    answers = dict(zip((*GOOD, *BAD), ("day", "film", "very", "with", "fever", "gout"), strict=True))
+
+    def row(chance: random.Random, index: int) -> dict[str, Any]:
+        word = chance.choice(list(answers))
+        noise = chance.choices(("a", "the", "no", "un"), k=index % 5)
+        return {"anchor": " ".join([word, *noise]), "positive": " ".join([answers[word]] * 2 + noise[:2])}
+
+    return make(folder, "embed", row, **options)

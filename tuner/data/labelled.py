@@ -27,7 +27,11 @@ from tuner.errors import GATE, Problem, TuneError
 from tuner.schema.data import OnError
 
 BATCH = 1000
-LIKE = {"labelled": "texts with labels ({text: …, label: …})", "tagged": "words with tags ({tokens: […], tags: […]})"}
+LIKE = {
+    "related": "texts that belong together ({anchor: …, positive: …, negative: …})",
+    "labelled": "texts with labels ({text: …, label: …})",
+    "tagged": "words with tags ({tokens: […], tags: […]})",
+}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -52,16 +56,17 @@ class Found:
     layouts: list[Layout]
 
 
-def read(run: Run, rows: Rows, kind: str) -> Found:
-    """Rows as Examples of one kind. Raises TuneError (code 2) when they are something else."""
+def read(run: Run, rows: Rows, kinds: tuple[str, ...]) -> Found:
+    """Rows as Examples of one of some kinds, all of the same. Raises TuneError (code 2) when they are something else."""
     found = Found(examples=[], places=[], misfits=[], layouts=[])
     sources = [part.data for part in parts(run)]
     for number in sorted(set(rows.part)):
         mine = rows.of_part(number)
         data = (*sources, run.recipe.data)[number]
         layout, examples, misfits = read_all(mine, data, place=mine.place)
-        if layout.kind != kind:
-            what = f"`task: {run.recipe.task.kind}` learns from {LIKE[kind]}, and these rows are laid out as {layout}"
+        if layout.kind not in kinds or (found.layouts and layout.kind != found.layouts[0].kind):
+            like = " or ".join(LIKE[kind] for kind in kinds) if layout.kind not in kinds else "rows of one kind"
+            what = f"`task: {run.recipe.task.kind}` learns from {like}, and these rows are laid out as {layout}"
             raise TuneError(what, mine.place(0), "name the columns: `data.columns={text: …, label: …}`, or choose another task")
         gone = {problem.where for problem in misfits}
         found.examples.extend(examples)

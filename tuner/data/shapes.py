@@ -1,7 +1,8 @@
 """The row layouts that are known: `SHAPES[RowShape.alpaca]` says which columns it needs, and reads such a row as an Example.
 
-An Example is one of six kinds, whatever the rows look like: `conversation` {messages, tools}, `preference` {prompt, chosen, rejected},
-`unpaired` {prompt, completion, label}, `labelled` {text, text_pair, label, score, image or audio}, `tagged` {tokens, tags}, `text` {text}.
+An Example is one of seven kinds, whatever the rows look like: `conversation` {messages, tools}, `preference` {prompt, chosen, rejected},
+`unpaired` {prompt, completion, label}, `labelled` {text, text_pair, label, score, image or audio}, `related` {anchor, positive,
+negatives}, `tagged` {tokens, tags}, `text` {text}.
 Messages are Transformers': role, content (text, or parts), tool_calls, reasoning_content; `train: false` keeps the loss off one of them.
 """
 
@@ -35,6 +36,9 @@ ALSO = {
     "label": ("labels", "category", "class"),
     "sentence1": ("premise", "text1"),
     "sentence2": ("hypothesis", "text2"),
+    "anchor": ("query",),
+    "positive": ("pos", "passage", "document"),
+    "negative": ("neg", "negatives", "hard_negative"),
     "tokens": ("words",),
     "tags": ("ner_tags", "pos_tags"),
 }
@@ -63,6 +67,14 @@ def _pair(row: Row) -> Example:
     except (TypeError, ValueError) as error:
         raise Misfit(f"`score` is no number: {row['score']!r}") from error
     return {"text": turns.text(row, "sentence1"), "text_pair": turns.text(row, "sentence2"), **target}
+
+
+def _related(row: Row) -> Example:
+    given = row.get("negative")
+    negatives = [] if given in (None, "") else given if isinstance(given, list) else [given]
+    if not all(isinstance(text, str) and text for text in negatives):
+        raise Misfit(f"`negative` is no text, nor a list of texts: {given!r:.80}")
+    return {"anchor": turns.text(row, "anchor"), "positive": turns.text(row, "positive"), "negatives": negatives}
 
 
 def _tagged(row: Row) -> Example:
@@ -109,6 +121,7 @@ SHAPES: dict[RowShape, Shape] = {
     ),
     RowShape.tags: Shape(needs=("tokens", "tags"), kind="tagged", read=_tagged),
     RowShape.pair: Shape(needs=("sentence1", "sentence2"), may_have=("score", "label"), kind="labelled", read=_pair),
+    RowShape.triplet: Shape(needs=("anchor", "positive"), may_have=("negative",), kind="related", read=_related),
     RowShape.image: Shape(
         needs=("image",), may_have=("label", "text", "question", "answer"), kind="labelled", read=_labelled("image", "label", "text")
     ),

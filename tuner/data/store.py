@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from tuner.data.chat import TokenRow
+from tuner.data.related import TextRows
 
 IGNORE = -100
 
@@ -138,8 +139,10 @@ def write_labelled(folder: Path, rows: Sequence[Any]) -> None:
     np.save(folder / "ends.npy", np.cumsum([len(row.ids) for row in rows], dtype=np.int64))
 
 
-def stored(folder: Path) -> TokenRows | LabelRows:
+def stored(folder: Path) -> TokenRows | LabelRows | TextRows:
     """What a prepare stage wrote."""
+    if (folder / "text_ends.npy").is_file():
+        return TextRows(folder)
     return LabelRows(folder) if (folder / "labels.npy").is_file() else TokenRows(folder)
 
 

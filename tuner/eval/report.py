@@ -19,7 +19,7 @@ from tuner.eval import svg
 from tuner.measures import duration, figure
 from tuner.results import Results, json_lines, read_results
 from tuner.runs import read_json, write_text
-from tuner.schema.task import Labelled
+from tuner.schema.task import Encoder
 
 MOST_CHARACTERS = 1200  # of one text in an example
 MOST_SAMPLE_CHARACTERS = 6000
@@ -87,7 +87,7 @@ def looked(folder: Path) -> dict[str, Any]:
 def examples(run: Results) -> list[dict[str, Any]]:
     """Held-out rows for show, evenly spaced over the set so that nobody chose them: the question and three answers to it."""
     path = run.eval_rows
-    answered = run.recipe.eval.generate or isinstance(run.recipe.task, Labelled)
+    answered = run.recipe.eval.generate or isinstance(run.recipe.task, Encoder)
     if path is None or not (answered and run.recipe.eval.examples):
         return []
     rows = sum(1 for _ in json_lines(path))

@@ -70,7 +70,7 @@ def metadata(run: Results) -> ModelCardData:
     values = {
         "base_model": base,
         "base_model_relation": ("finetune" if full else "adapter") if base else None,
-        "library_name": "transformers" if full else "peft",
+        "library_name": "sentence-transformers" if recipe.task.head == "embedding" else "transformers" if full else "peft",
         "license": recipe.hub.license or recipe.model.license,
         "datasets": datasets or None,
         "pipeline_tag": recipe.task.pipeline_tag,

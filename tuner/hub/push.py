@@ -35,6 +35,7 @@ FILES = (
     "adapter_config.json", "adapter_model*.safetensors", "adapter_model.safetensors.index.json",
     "config.json", "model*.safetensors", "model.safetensors.index.json", "generation_config.json",
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "spiece.model",
+    "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "1_Pooling/config.json",
     "chat_template.jinja", "README.md", "recipe.yaml", "metrics.json", "train_log.jsonl",
 )  # fmt: skip
 WEIGHTS = ("adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json")
@@ -60,7 +61,7 @@ def lay_out(run: Results) -> Path:
     """Make `published/` beside the run's files, whole or not at all."""
     folder, target = run.folder, run.folder / "published"
     wanted = (*FILES, "report.html") if run.recipe.hub.report else FILES
-    names = sorted({p.name for pattern in wanted for p in folder.glob(pattern) if p.is_file()})
+    names = sorted({p.relative_to(folder).as_posix() for pattern in wanted for p in folder.glob(pattern) if p.is_file()})
     if not set(names) & set(WEIGHTS):
         fix = f"train first: `tune {shlex.quote('recipe=' + str(folder / 'recipe.yaml'))}`"
         raise TuneError("there are no weights to publish", str(folder), fix, code=ENVIRONMENT)
@@ -72,6 +73,7 @@ def lay_out(run: Results) -> Path:
             shutil.rmtree(leftover, ignore_errors=True)
         partial.mkdir()
         for name in names:
+            (partial / name).parent.mkdir(exist_ok=True)
             _copy(folder / name, partial / name)
         _make_public(partial, run)
         _as_the_umask_says(partial)
@@ -97,9 +99,9 @@ def _copy(source: Path, target: Path) -> None:
 
 def _as_the_umask_says(folder: Path) -> None:
     """Give every file the rights that new files get (the folder is one of them): safetensors writes weights for their owner alone."""
-    for path in folder.iterdir():
+    for path in folder.rglob("*"):
         with contextlib.suppress(OSError):
-            path.chmod(folder.stat().st_mode & 0o666)
+            path.chmod(folder.stat().st_mode & (0o777 if path.is_dir() else 0o666))
 
 
 def _make_public(folder: Path, run: Results) -> None:
@@ -143,7 +145,7 @@ def _upload(published: Path, recipe: Recipe, *, message: str, progress: Progress
     repo_id, branch = str(recipe.hub.repo_id), recipe.hub.revision
     if not sys.stderr.isatty():
         disable_progress_bars()
-    files = sorted(p for p in published.iterdir() if p.is_file())
+    files = sorted(p for p in published.rglob("*") if p.is_file())
     size = sum(p.stat().st_size for p in files)
     api = HfApi()
     with hub_errors(f"publish to {repo_id}"):
@@ -151,7 +153,7 @@ def _upload(published: Path, recipe: Recipe, *, message: str, progress: Progress
         if branch:
             api.create_branch(repo_id, branch=branch, exist_ok=True)
         progress(f"uploading {len(files)} files, {size / 1e6:.1f} MB, to {repo_id}")
-        additions = [CommitOperationAdd(path_in_repo=p.name, path_or_fileobj=p) for p in files]
+        additions = [CommitOperationAdd(path_in_repo=p.relative_to(published).as_posix(), path_or_fileobj=p) for p in files]
         commit = api.create_commit(repo_id, additions, commit_message=message, revision=branch)
     url = f"{commit.repo_url}/tree/{branch}" if branch else str(commit.repo_url)
     progress(f"published: {url}")

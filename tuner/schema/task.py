@@ -1,4 +1,4 @@
-"""The `task:` section: what is learned from the rows. `sft` learns the assistant's turns, `classify` a label, `tag` one of each word."""
+"""The `task:` section: what is learned from the rows. `sft` learns answers, `classify` labels, `tag` those of words, `embed` likeness."""
 
 from __future__ import annotations
 
@@ -57,15 +57,21 @@ class Problem(StrEnum):
 
 
 @dataclass(kw_only=True)
-class Labelled(Task):
-    """Tasks whose rows bring labels."""
+class Encoder(Task):
+    """Tasks whose models read a text as a whole, and write none."""
 
     max_length: int = opt(256, affects="prepare baseline", ge=8)
     """Longest row in tokens; what goes beyond is cut at the end, and the audit counts it."""
-    labels: list[str] = opt(factory=list, affects="prepare baseline train")
-    """Names of the labels in the order of their numbers: `[negative, positive]`; none: those that the training rows have, sorted."""
     group_by_length: bool = opt(True, affects="train")
     """Batch rows of like length together, which leaves little padding; the order is still by chance."""
+
+
+@dataclass(kw_only=True)
+class Labelled(Encoder):
+    """Tasks whose rows bring labels."""
+
+    labels: list[str] = opt(factory=list, affects="prepare baseline train")
+    """Names of the labels in the order of their numbers: `[negative, positive]`; none: those that the training rows have, sorted."""
 
 
 @kind("task", "classify")
@@ -89,3 +95,31 @@ class Tag(Labelled):
     impl: ClassVar[str] = "tuner.tasks.tag"
     head: ClassVar[str] = "token"
     pipeline_tag: ClassVar[str] = "token-classification"
+
+
+class Pooling(StrEnum):
+    """How the tokens of a text become one vector."""
+
+    auto = "auto"
+    mean = "mean"
+    cls = "cls"
+    lasttoken = "lasttoken"
+
+
+@kind("task", "embed")
+@dataclass(kw_only=True)
+class Embed(Encoder):
+    """Vectors of texts: near for what belongs together."""
+
+    impl: ClassVar[str] = "tuner.tasks.embed"
+    head: ClassVar[str] = "embedding"
+    pipeline_tag: ClassVar[str] = "sentence-similarity"
+
+    pooling: Pooling = opt(Pooling.auto, affects="prepare baseline train")
+    """How a text's tokens become one vector; `auto`: as the model's own files say, else the mean."""
+    scale: float = opt(20.0, affects="train", gt=0)
+    """What similarities are multiplied by in the loss: the inverse of its temperature."""
+    matryoshka_dims: list[int] = opt(factory=list, affects="baseline train")
+    """Lengths at which the vectors are to be good as well when cut off there: `[256, 128, 64]` (https://arxiv.org/abs/2205.13147)."""
+    hard_negatives: int = opt(0, affects="prepare", ge=0, le=32)
+    """So many texts of other rows are added to each as what is wrong: those that the base finds near, but less so than the right one."""

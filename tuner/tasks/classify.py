@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
@@ -20,11 +19,13 @@ from tuner.data.load import Rows
 from tuner.data.shapes import Example
 from tuner.data.splits import split
 from tuner.data.turns import Misfit
-from tuner.eval.labels import correlation, counted, f1, macro_f1, pairs, predict
+from tuner.eval.labels import correlation, counted, f1, macro_f1, predict
 from tuner.eval.scores import Formula, Scored, mean_loss
+from tuner.eval.search import correlated
 from tuner.schema.task import Classify, Problem
+from tuner.train import encoders
 from tuner.train import labelled as common
-from tuner.train.labelled import save, tokenizer_of
+from tuner.train.encoders import save, tokenizer_of
 
 __all__ = ["check", "formulas", "load", "possible", "prepare", "probe", "save", "score", "show", "trainer"]
 
@@ -42,7 +43,7 @@ def labels_of(run: Run) -> Labels:
             return Labels(names=("score",))
         if _task(run).labels:
             return Labels(names=tuple(_task(run).labels))
-        found = labelled.read(run, split(run)[0], "labelled")
+        found = labelled.read(run, split(run)[0], ("labelled",))
         return named(value for example in found.examples for value in _values(example, _task(run).problem))
 
     labels: Labels = run.keep("labels", find)
@@ -78,7 +79,7 @@ def _number(example: Example, problem: Problem, labels: Labels) -> Any:
 
 def _rows(run: Run, rows: Rows, *, tick: Callable[[int], None] = lambda done: None) -> tuple[Found, list[LabelRow]]:
     problem, labels = _task(run).problem, labels_of(run)
-    found, numbers = labelled.numbered(labelled.read(run, rows, "labelled"), lambda example: _number(example, problem, labels), run)
+    found, numbers = labelled.numbered(labelled.read(run, rows, ("labelled",)), lambda example: _number(example, problem, labels), run)
     return found, list(labelled.encoded(found, numbers, tokenizer_of(run), _task(run).max_length, tick=tick))
 
 
@@ -117,12 +118,12 @@ def check(run: Run, rows: Rows) -> None:
 
 def possible(run: Run) -> None:
     """The adapter fits the model with its head."""
-    common.possible(run, labels_of(run))
+    encoders.possible(run, common.ending(run, labels_of(run)))
 
 
 def load(run: Run, *, trainable: bool = False, tuned: Path | None = None) -> nn.Module:
     """The base with a new head; the adapter on it; or the saved result over a fresh base."""
-    return common.load(run, labels_of(run), trainable=trainable, tuned=tuned)
+    return encoders.load(run, common.ending(run, labels_of(run)), trainable=trainable, tuned=tuned)
 
 
 def trainer(run: Run, model: nn.Module, args: TrainingArguments, prepared: Path, callbacks: list[TrainerCallback]) -> Trainer:
@@ -158,16 +159,8 @@ def score(run: Run, model: nn.Module, rows: Rows) -> list[Scored]:
                 one.counts |= counted({name} & set(said), {name} & set(true), f"/{name}")
         scored.append(one)
     if problem is Problem.regression:
-        _correlate(scored, [float(logits[0]) for logits, _, _ in predicted], [float(row.label) for row in coded])
+        correlated(scored, [float(logits[0]) for logits, _, _ in predicted], [float(row.label) for row in coded])
     return scored
-
-
-def _correlate(scored: list[Scored], said: Sequence[float], true: Sequence[float]) -> None:
-    """What Pearson's and Spearman's correlation are made of; ranks are those among all held-out rows."""
-    x, y = pd.Series(said), pd.Series(true)
-    found = zip(scored, pairs(x.to_numpy(), y.to_numpy(), "value"), pairs(x.rank().to_numpy(), y.rank().to_numpy(), "rank"), strict=True)
-    for row, values, ranks in found:
-        row.counts = values | ranks
 
 
 def formulas(run: Run) -> dict[str, Formula]:

@@ -22,8 +22,9 @@ from tuner.eval.labels import counted, f1, macro_f1, precision, predict, recall
 from tuner.eval.scores import Formula, Scored, mean_loss
 from tuner.registry import load as load_package
 from tuner.schema.task import Tag
+from tuner.train import encoders
 from tuner.train import labelled as common
-from tuner.train.labelled import save, tokenizer_of
+from tuner.train.encoders import save, tokenizer_of
 
 __all__ = ["check", "formulas", "load", "possible", "prepare", "probe", "save", "score", "show", "trainer"]
 PREFIXES = ("B-", "I-", "E-", "S-", "L-", "U-")  # of the schemes in which tags make entities
@@ -40,7 +41,7 @@ def labels_of(run: Run) -> Labels:
     def find() -> Labels:
         if _task(run).labels:
             return Labels(names=tuple(_task(run).labels))
-        found = labelled.read(run, split(run)[0], "tagged")
+        found = labelled.read(run, split(run)[0], ("tagged",))
         return named(tag for example in found.examples for tag in example["tags"])
 
     labels: Labels = run.keep("labels", find)
@@ -64,7 +65,7 @@ def _seqeval() -> Any:
 
 def _rows(run: Run, rows: Rows) -> tuple[Found, list[LabelRow], list[list[int]]]:
     labels = labels_of(run)
-    read = labelled.read(run, rows, "tagged")
+    read = labelled.read(run, rows, ("tagged",))
     found, numbers = labelled.numbered(read, lambda example: [labels.number(tag) for tag in example["tags"]], run)
     return found, list(labelled.encoded(found, numbers, tokenizer_of(run), _task(run).max_length)), numbers
 
@@ -104,12 +105,12 @@ def check(run: Run, rows: Rows) -> None:
 
 def possible(run: Run) -> None:
     """The adapter fits the model with its head."""
-    common.possible(run, labels_of(run))
+    encoders.possible(run, common.ending(run, labels_of(run)))
 
 
 def load(run: Run, *, trainable: bool = False, tuned: Path | None = None) -> nn.Module:
     """The base with a new head; the adapter on it; or the saved result over a fresh base."""
-    return common.load(run, labels_of(run), trainable=trainable, tuned=tuned)
+    return encoders.load(run, common.ending(run, labels_of(run)), trainable=trainable, tuned=tuned)
 
 
 def trainer(run: Run, model: nn.Module, args: TrainingArguments, prepared: Path, callbacks: list[TrainerCallback]) -> Trainer:

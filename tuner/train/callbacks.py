@@ -81,16 +81,20 @@ def _step(line: str) -> float:
 
 
 class LossGuard(TrainerCallback):
-    """Stops on a loss that is no number or has exploded, before the step can be saved. Raises TuneError (code 3)."""
+    """Stops on a loss that is no number or has exploded, before the step can be saved. Raises TuneError (code 3).
 
-    def __init__(self, factor: float) -> None:
-        self.factor, self.lowest, self.chance = factor, math.inf, math.inf
+    A model that does not write (`writes`) may lose next to nothing on one batch and much on another: it is compared with where it began.
+    """
+
+    def __init__(self, factor: float, *, writes: bool = True) -> None:
+        self.factor, self.lowest, self.chance, self.writes = factor, math.inf, math.inf, writes
         self.overflows = 0
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any) -> None:
         """A resumed training is compared with what it had reached. `chance` is the loss of a model that guesses any token alike."""
         self.chance = math.log(model.config.get_text_config().vocab_size)
-        self.lowest = min((entry["loss"] for entry in state.log_history if "loss" in entry), default=math.inf)
+        losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+        self.lowest = (min(losses) if self.writes else losses[0]) if losses else math.inf
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """A step that will be saved is looked at first."""
@@ -108,10 +112,12 @@ class LossGuard(TrainerCallback):
         self.overflows = self.overflows + 1 if overflow else 0
         if not math.isfinite(loss) or self.overflows > (MOST_OVERFLOWS if args.fp16 else 0):
             self._stop("the loss or its gradient is not a number", args, state)
-        worse_than_chance = loss > 2 * max(self.chance, self.lowest)
+        worse_than_chance = self.writes and loss > 2 * max(self.chance, self.lowest)
         if worse_than_chance or loss > self.factor * max(self.lowest, 0.05):
-            self._stop(f"the loss has exploded: {loss:.3g}, after {self.lowest:.3g} at its lowest", args, state)
-        self.lowest = min(self.lowest, loss)
+            before = "at its lowest" if self.writes else "at the first step"
+            self._stop(f"the loss has exploded: {loss:.3g}, after {self.lowest:.3g} {before}", args, state)
+        if self.writes or self.lowest == math.inf:
+            self.lowest = min(self.lowest, loss)
 
     def _stop(self, what: str, args: TrainingArguments, state: TrainerState) -> None:
         kept = all_checkpoints(Path(args.output_dir or ""))

@@ -10,12 +10,14 @@ import torch
 
 from tuner.capacity import Capacity, capacity
 from tuner.context import Run
+from tuner.data.related import TextRows
 from tuner.data.store import LabelRows, TokenRows
 from tuner.dimensions import shape_of
 from tuner.memory import with_trainer
 from tuner.model.load import load_config
 from tuner.placement import choose
 from tuner.schema.recipe import Recipe
+from tuner.schema.task import Embed
 
 
 def dimensions(run: Run) -> dict[str, Any] | None:
@@ -23,7 +25,7 @@ def dimensions(run: Run) -> dict[str, Any] | None:
     return shape_of(load_config(run.recipe.model, progress=run.tell).get_text_config().to_dict())
 
 
-def longest(rows: TokenRows | LabelRows, limit: int) -> int:
+def longest(rows: TokenRows | LabelRows | TextRows, limit: int) -> int:
     """Tokens of the longest row; `limit` for packs, which are full, and where none is there yet."""
     if rows.packs is not None or not len(rows.ends):
         return limit
@@ -33,6 +35,9 @@ def longest(rows: TokenRows | LabelRows, limit: int) -> int:
 def placed(run: Run, shape: dict[str, Any] | None, length: int) -> Recipe:
     """The recipe with micro-batch and recomputation chosen; as it is where they are written, or sizes are not known."""
     recipe = run.recipe
+    if isinstance(recipe.task, Embed) and not recipe.hardware.micro_batch_size:  # rows learn from those beside them: as many as there are
+        share = recipe.trainer.batch_size // max(1, run.world)
+        return dataclasses.replace(recipe, hardware=dataclasses.replace(recipe.hardware, micro_batch_size=share))
     if recipe.hardware.micro_batch_size or shape is None:
         return recipe
     place = capacity(recipe.hardware)

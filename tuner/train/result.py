@@ -66,6 +66,8 @@ def write(run: Run, task: Savable, model: Any) -> list[str]:
     (beside / "README.md").unlink(missing_ok=True)  # PEFT's own card; ours is written with the metrics
     saved = sorted(beside.iterdir())
     for path in saved:
+        if path.is_dir():  # of what sentence-transformers lays out
+            shutil.rmtree(run.folder / path.name, ignore_errors=True)
         path.replace(run.folder / path.name)
     beside.rmdir()
     return [str(run.folder / path.name) for path in saved]

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Sampler, Subset
 from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
+from tuner.data.related import TextRows
 from tuner.data.store import LabelRows, TokenRows
 from tuner.data.stream import Stream
 from tuner.model import packed
@@ -48,8 +49,8 @@ class TokenTrainer(SavesBehind):
         args: TrainingArguments,
         adapter: Adapter,
         optim: Optim,
-        rows: TokenRows | LabelRows | Stream | Subset[Any],
-        eval_rows: TokenRows | LabelRows | None,
+        rows: TokenRows | LabelRows | TextRows | Stream | Subset[Any],
+        eval_rows: TokenRows | LabelRows | TextRows | None,
         tokenizer: PreTrainedTokenizerBase,
         padding_free: bool,
         callbacks: list[TrainerCallback],
@@ -62,7 +63,7 @@ class TokenTrainer(SavesBehind):
         self.blank = objective.blank if objective else None
         self.padding_free, self.adapter, self.optim = padding_free, adapter, optim
         self.alone = args.world_size == 1
-        self.room = Room(tell, cuts=self.alone and fixed is None)
+        self.room = Room(tell, cuts=self.alone and fixed is None and not (objective and objective.whole))
         self.sharing, self.groups = sharing, args.world_size // sharing
         if padding_free:
             packed.score_in_forward(model)
