@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-LOWER_IS_BETTER = ("loss", "perplexity", "mae")
+LOWER_IS_BETTER = ("loss", "perplexity", "mae", "chosen_loss")
 HEADLINES = (
     "exact_match",
     "valid_json",
@@ -13,6 +13,7 @@ HEADLINES = (
     "spearman",
     "ndcg@10",
     "accuracy",
+    "preference_accuracy",
     "f1_macro",
     "loss",
 )  # the first of these that was measured is the run's result in one line
@@ -26,7 +27,7 @@ NAMES = {
     "ndcg@10": "nDCG@10",
     "mrr@10": "MRR@10",
 }
-SIGNED = ("pearson", "spearman")
+SIGNED = ("pearson", "spearman", "margin")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from tuner.schema.beyond_lora import Virtual
 from tuner.schema.data import Overlong
 from tuner.schema.eval import Eval
 from tuner.schema.recipe import Recipe
-from tuner.schema.task import Classify, Embed, Encoder, Labelled, Problem, Sft
+from tuner.schema.task import Classify, Dpo, Embed, Encoder, Labelled, Preference, Preferring, Problem, Sft
 from tuner.schema.trainer import Choice
 
 Finding = tuple[str, str, str]
@@ -59,6 +59,27 @@ def of_encoders(recipe: Recipe) -> Iterator[Finding]:
         yield "adapter", what, "use `adapter=lora`, or `adapter=full`"
 
 
+def preferring(recipe: Recipe) -> Iterator[Finding]:
+    """What a task of pairs does not read, or is not made for yet."""
+    task = recipe.task
+    if not isinstance(task, Preferring):
+        return
+    asked = {
+        "trainer.torch_compile": recipe.trainer.torch_compile,
+        "data.streaming": recipe.data.streaming,
+        "hardware.devices_per_row": recipe.hardware.devices_per_row > 1,
+        "data.overlong": recipe.data.overlong is Overlong.split,
+        "trainer.label_smoothing_factor": recipe.trainer.label_smoothing_factor > 0,
+        "eval.metrics": recipe.eval.metrics != default_of(Eval.__dataclass_fields__["metrics"]),
+    }
+    for key, is_set in asked.items():
+        if is_set:
+            fix = "use `task.label_noise`" if key == "trainer.label_smoothing_factor" and isinstance(task, Dpo) else "remove it"
+            yield key, f"`task={task.kind}` has no use for `{key}`: it is for tasks that learn one answer", fix
+    if isinstance(task, Dpo) and task.label_noise and task.loss_type not in (Preference.sigmoid, Preference.robust):
+        yield "task.label_noise", f"`task.loss_type={task.loss_type}` knows no `task.label_noise`", "use `robust`, or `sigmoid`"
+
+
 def embedding(recipe: Recipe) -> Iterator[Finding]:
     """The lengths of Matryoshka's vectors are lengths, and rows learn from each other."""
     task = recipe.task
@@ -72,4 +93,4 @@ def embedding(recipe: Recipe) -> Iterator[Finding]:
         yield "trainer.label_smoothing_factor", "`task=embed` has no labels to smooth", "remove it"
 
 
-RULES = (packing, labels, of_encoders, embedding)
+RULES = (packing, labels, of_encoders, preferring, embedding)

@@ -10,9 +10,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.lab import tiny_model, tiny_tokenizer
 from tuner.data.chat import prompt_ids
-from tuner.eval.generate import answers, settings, stop_ids
+from tuner.eval.generate import answers
 from tuner.eval.scores import Scored
 from tuner.model import packed
+from tuner.model.generation import settings, stop_ids
 
 TEXTS = ("hi", "a much longer question than the others, really", "?", "two words", "", "ö😀")
 TALKS = [[{"role": "user", "content": text}] for text in TEXTS]

@@ -18,7 +18,7 @@ from tests.lab import tiny_tokenizer
 from tuner.data.chat import TokenRow
 from tuner.data.store import TokenRows, write_packs, write_rows
 from tuner.model import kernels, packed
-from tuner.train.batches import padded
+from tuner.model.batches import padded
 
 # PEFT 0.21 asks for a name that transformers 5.23 deprecates: https://github.com/huggingface/peft/issues (is_activation_checkpointing)
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")

@@ -26,6 +26,7 @@ from tuner.runs import read_json
 from tuner.schema.beyond_lora import Virtual
 from tuner.train.rows import alike
 
+OFTEN = ("full", "lora", "ia3")  # the others are `slow`
 ADAPTERS = sorted(name for name, cls in kinds("adapter").items() if not issubclass(cls, Virtual) and name != "qlora")
 
 
@@ -69,7 +70,7 @@ def test_a_run_from_the_command_line_to_the_card(tmp_path: Path, capsys: pytest.
 
 @pytest.mark.filterwarnings("ignore:The following rank_pattern keys:RuntimeWarning", "ignore:Unsupported layer type:UserWarning")
 @pytest.mark.filterwarnings("ignore:Failed to load the CUDA extension:UserWarning", "ignore:Setting boft_n_butterfly:UserWarning")
-@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize("adapter", [a if a in OFTEN else pytest.param(a, marks=pytest.mark.slow) for a in ADAPTERS])
 def test_an_adapter_and_its_head_load_in_plain_peft(adapter: str, tmp_path: Path) -> None:
     """What moved is the adapter and the head; what was saved gives the tuned model's logits, over a base whose head is drawn anew."""
     lab = labs.classes(tmp_path)

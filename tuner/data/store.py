@@ -139,10 +139,45 @@ def write_labelled(folder: Path, rows: Sequence[Any]) -> None:
     np.save(folder / "ends.npy", np.cumsum([len(row.ids) for row in rows], dtype=np.int64))
 
 
-def stored(folder: Path) -> TokenRows | LabelRows | TextRows:
+class PairRows(Dataset[dict[str, Any]]):
+    """Conversations two by two, the better answer first. An item holds both, and `reference`, what they are compared with."""
+
+    packs = None
+
+    def __init__(self, folder: Path, *, reference: NDArray[np.float32] | None = None) -> None:
+        self.talks = TokenRows(folder)
+        self.ends = self.talks.ends[1::2]
+        self.reference = reference
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        before = {} if self.reference is None else {"reference": self.reference[index].tolist()}
+        return {"rows": [self.talks.row(2 * index), self.talks.row(2 * index + 1)], **before}
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of both conversations [rows]."""
+        found: NDArray[np.int64] = np.diff(self.ends, prepend=0)
+        return found
+
+
+def write_pairs(folder: Path, pairs: Iterable[tuple[TokenRow, TokenRow]]) -> None:
+    """Write pairs; the caller marks the folder as done."""
+    write_rows(folder, [row for pair in pairs for row in pair])
+    np.save(folder / "pairs.npy", np.asarray([2]))
+
+
+Stored = TokenRows | LabelRows | TextRows | PairRows
+
+
+def stored(folder: Path) -> Stored:
     """What a prepare stage wrote."""
     if (folder / "text_ends.npy").is_file():
         return TextRows(folder)
+    if (folder / "pairs.npy").is_file():
+        return PairRows(folder)
     return LabelRows(folder) if (folder / "labels.npy").is_file() else TokenRows(folder)
 
 

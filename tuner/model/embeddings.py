@@ -97,7 +97,7 @@ def of_likeness(task: Embed, pooling: nn.Module, tokenizer: PreTrainedTokenizerB
         return learned
 
     blank = {"texts": [[0], [0]], "labels": math.nan, "blank": True}
-    return Objective(collate=partial(_collated, tokenizer), loss=lost, count=_rows, blank=blank, lengths=lengths, whole=True)
+    return Objective(collate=partial(_collated, tokenizer), loss=lost, count=_rows, blank=[blank], lengths=lengths, whole=True)
 
 
 def info_nce(columns: Tensor, names: Tensor, scale: float) -> Tensor:

@@ -23,14 +23,14 @@ Batch = dict[str, Any]
 class Objective:
     """How rows become a batch, what the batch loses (summed over what is learned of it), and how much that is (`count`).
 
-    `blank`: a row that teaches nothing. `lengths`: tokens of each row, where rows of like length are to be batched together.
+    `blank`: rows of an item that teaches nothing. `lengths`: tokens of each row, where rows of like length are to be batched together.
     `whole`: a batch is not passed in parts, since its rows learn from each other.
     """
 
     collate: Callable[[list[Item]], Batch]
     loss: Callable[[nn.Module, Batch, float], Tensor]
     count: Callable[[Batch], Tensor]
-    blank: Item
+    blank: list[Item]
     lengths: Any = None
     whole: bool = False
 
@@ -40,7 +40,7 @@ def of_labels(head: str, problem: Problem | None, tokenizer: PreTrainedTokenizer
     loss = {None: _classes, Problem.single_label: _classes, Problem.multi_label: _each_class, Problem.regression: _distance}[problem]
     nothing: Any = [math.nan] * outputs if problem is Problem.multi_label else math.nan if problem is Problem.regression else IGNORE
     blank = {"input_ids": [0], "token_type_ids": [0], "labels": [IGNORE] if head == "token" else nothing, "blank": True}
-    return Objective(collate=Padded(tokenizer), loss=loss, count=labelled, blank=blank, lengths=lengths)
+    return Objective(collate=Padded(tokenizer), loss=loss, count=labelled, blank=[blank], lengths=lengths)
 
 
 class Padded:

@@ -26,6 +26,8 @@ class Task(Section):
     variant_affects: ClassVar[str] = "prepare baseline train"
     head: ClassVar[str] = "causal"
     pipeline_tag: ClassVar[str] = "text-generation"
+    whole: ClassVar[bool] = False
+    """Whether a micro-batch is passed as one: its rows learn from each other."""
 
     max_length: int = opt(1024, affects="prepare baseline", ge=8)
     """Longest row in tokens; what goes beyond is cut at the end, and the audit counts it."""
@@ -114,6 +116,7 @@ class Embed(Encoder):
     impl: ClassVar[str] = "tuner.tasks.embed"
     head: ClassVar[str] = "embedding"
     pipeline_tag: ClassVar[str] = "sentence-similarity"
+    whole: ClassVar[bool] = True
 
     pooling: Pooling = opt(Pooling.auto, affects="prepare baseline train")
     """How a text's tokens become one vector; `auto`: as the model's own files say, else the mean."""
@@ -123,3 +126,77 @@ class Embed(Encoder):
     """Lengths at which the vectors are to be good as well when cut off there: `[256, 128, 64]` (https://arxiv.org/abs/2205.13147)."""
     hard_negatives: int = opt(0, affects="prepare", ge=0, le=32)
     """So many texts of other rows are added to each as what is wrong: those that the base finds near, but less so than the right one."""
+
+
+class Preference(StrEnum):
+    """Losses over two answers, by TRL's names."""
+
+    sigmoid = "sigmoid"
+    hinge = "hinge"
+    ipo = "ipo"
+    robust = "robust"
+    sigmoid_norm = "sigmoid_norm"
+    apo_zero = "apo_zero"
+    apo_down = "apo_down"
+    nca_pair = "nca_pair"
+    sppo_hard = "sppo_hard"
+
+
+@dataclass(kw_only=True)
+class Preferring(Task):
+    """Tasks that learn which of two answers is better."""
+
+    impl: ClassVar[str] = "tuner.tasks.preference"
+    whole: ClassVar[bool] = True
+    reference: ClassVar[bool] = False
+    """Whether answers are compared with what the model said before training."""
+    by_token: ClassVar[bool] = False
+    """Whether an answer is worth the mean of its tokens, not their sum."""
+
+    beta: float = opt(0.1, affects="train", gt=0)
+    """How far the model may move: the larger, the less."""
+
+
+@kind("task", "dpo")
+@dataclass(kw_only=True)
+class Dpo(Preferring):
+    """Direct preference optimisation and its kin, against the model as it was before training (https://arxiv.org/abs/2305.18290)."""
+
+    reference: ClassVar[bool] = True
+
+    loss_type: Preference = opt(Preference.sigmoid, affects="train")
+    """`sigmoid` is DPO, `ipo` https://arxiv.org/abs/2310.12036, `robust` takes `label_noise` of the rows for wrong."""
+    label_noise: float = opt(0.0, affects="train", ge=0, lt=0.5)
+    """Share of rows whose preference is the wrong way round (`robust`: its loss; `sigmoid`: smoothed labels)."""
+    sft_weight: float = opt(0.0, affects="train", ge=0)
+    """The loss of the better answer is added with this weight: it keeps what is liked likely."""
+
+
+@kind("task", "simpo")
+@dataclass(kw_only=True)
+class SimPo(Preferring):
+    """Without a reference: the mean over an answer's tokens, with a margin (https://arxiv.org/abs/2405.14734)."""
+
+    by_token: ClassVar[bool] = True
+
+    beta: float = opt(2.0, affects="train", gt=0)
+    """What the difference of the two means is multiplied by."""
+    margin: float = opt(1.0, affects="train", ge=0)
+    """By how much the better answer is to win, after `beta`."""
+
+
+@kind("task", "cpo")
+@dataclass(kw_only=True)
+class Cpo(Preferring):
+    """Without a reference: DPO's loss of the answers themselves, and the loss of the better one (https://arxiv.org/abs/2401.08417)."""
+
+    sft_weight: float = opt(1.0, affects="train", ge=0)
+    """Weight of the loss of the better answer."""
+
+
+@kind("task", "orpo")
+@dataclass(kw_only=True)
+class Orpo(Preferring):
+    """The loss of the better answer, and `beta` times that of the odds against the worse one (https://arxiv.org/abs/2403.07691)."""
+
+    by_token: ClassVar[bool] = True

@@ -15,8 +15,8 @@ from transformers import PreTrainedTokenizerBase, TextIteratorStreamer
 from tuner.data.chat import prompt_ids
 from tuner.data.turns import Message
 from tuner.errors import TuneError
-from tuner.eval.generate import settings
 from tuner.model.adapt import attach
+from tuner.model.generation import settings
 from tuner.model.load import load_base, load_folder, load_tokenizer, pick_device
 from tuner.plan import Plan
 from tuner.render import out

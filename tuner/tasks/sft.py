@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-from peft import PeftModel
 from torch import nn
 from torch.utils.data import Subset
-from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from tuner.context import Run
 from tuner.data.audit import segments
@@ -21,44 +19,21 @@ from tuner.data.splits import held_out
 from tuner.data.store import TokenRows, write_rows
 from tuner.data.streamed import stream
 from tuner.errors import GATE, TuneError
-from tuner.eval.generate import answers, settings
+from tuner.eval.generate import answers
 from tuner.eval.loss import row_losses
 from tuner.eval.scores import TEXT, Formula, Scored
 from tuner.eval.scores import score as score_answer
-from tuner.model import starts
-from tuner.model.adapt import attach, measuring, quantization, wrap
-from tuner.model.kernels import fuse_where
-from tuner.model.load import DTYPES, load_base, load_empty, load_folder, load_tokenizer
-from tuner.schema.adapter import Full, Lora
+from tuner.model.adapt import measuring
 from tuner.schema.debug import Overfit
-from tuner.schema.hardware import Fsdp
 from tuner.schema.task import Sft
+from tuner.train import causal
+from tuner.train.causal import load, save, tokenizer_of
 from tuner.train.padding import padding_free
-from tuner.train.possible import possible_here
 from tuner.train.together import wait
 from tuner.train.trainer import TokenTrainer
 
+__all__ = ["check", "formulas", "load", "possible", "prepare", "probe", "save", "score", "show", "trainer"]
 PROBED = 4  # conversations whose loss is compared before saving and after loading
-
-
-def tokenizer_of(run: Run) -> PreTrainedTokenizerBase:
-    """The model's tokenizer with its chat template."""
-
-    def make() -> PreTrainedTokenizerBase:
-        tokenizer, origin = load_tokenizer(run.recipe.model, progress=run.tell)
-        if origin.startswith("ChatML"):
-            run.tell(f"chat template: {origin}")
-        return tokenizer
-
-    tokenizer: PreTrainedTokenizerBase = run.keep("tokenizer", make)
-    return tokenizer
-
-
-def _added(run: Run) -> list[int]:
-    if not run.recipe.model.add_tokens:
-        return []
-    there = tokenizer_of(run).get_vocab()
-    return [there[token] for token in run.recipe.model.add_tokens]
 
 
 def prepare(run: Run, rows: Rows, folder: Path) -> None:
@@ -82,37 +57,7 @@ def check(run: Run, rows: Rows) -> None:
 
 def possible(run: Run) -> None:
     """Adapter, padding-free training and packing fit the model, as far as its configuration tells: no weights are read."""
-    possible_here(run.recipe, run.device)
-    empty = wrap(load_empty(run.recipe.model, progress=run.tell), run.recipe.adapter, tokens=_added(run), start=False)
-    padding_free(run, empty, packing=_task(run).packing)
-
-
-def load(run: Run, *, trainable: bool = False, tuned: Path | None = None) -> nn.Module:
-    """The base; or with `trainable` the adapter on it (over a quantised base when asked); or the saved result over a fresh base."""
-    model = run.recipe.model
-    if tuned is not None and isinstance(run.recipe.adapter, Full):
-        return load_folder(tuned, model, run.device)
-    quantised = quantization(run.recipe.adapter, DTYPES[model.dtype], cut=isinstance(run.recipe.hardware, Fsdp)) if trainable else None
-    # Full fine-tuning updates fp32 weights (autocast computes in the recipe's precision): a step is often below what bf16 can add.
-    dtype = torch.float32 if trainable and isinstance(run.recipe.adapter, Full) else None
-    place = (run.loads_on or run.device) if trainable else run.device
-    base = load_base(model, place, progress=run.tell, quantization=quantised, dtype=dtype, placing=run.placing if trainable else None)
-    if tuned is not None:
-        return attach(base, tuned)
-    if not trainable:
-        return base
-    adapted = wrap(base, run.recipe.adapter, tokens=_added(run))
-    fuse_where(adapted, run.recipe.hardware.fused_kernels, run.device, run.tell)
-    if isinstance(adapted, PeftModel) and isinstance(run.recipe.adapter, Lora):
-        prepared = run.stage_folder("prepare")
-        starts.start(
-            adapted,
-            run.recipe.adapter,
-            plain=lambda: load_base(model, torch.device("cpu"), progress=run.tell),
-            rows=lambda: TokenRows(prepared),
-            beside=run.folder,
-        )
-    return adapted
+    causal.possible(run, packing=_task(run).packing)
 
 
 def trainer(run: Run, model: nn.Module, args: TrainingArguments, prepared: Path, callbacks: list[TrainerCallback]) -> Trainer:
@@ -182,16 +127,6 @@ def score(run: Run, model: nn.Module, rows: Rows) -> list[Scored]:
 def formulas(run: Run) -> dict[str, Formula]:
     """Loss and perplexity."""
     return TEXT
-
-
-def save(run: Run, model: Any, folder: Path) -> None:
-    """Weights (the adapter, or all), tokenizer with its chat template, generation settings."""
-    tokenizer = tokenizer_of(run)
-    if isinstance(run.recipe.adapter, Full):
-        model.to(DTYPES[run.recipe.model.dtype])
-    starts.save(model, run.recipe.adapter, folder, beside=run.folder)
-    tokenizer.save_pretrained(str(folder))
-    settings(tokenizer).save_pretrained(str(folder))
 
 
 def _task(run: Run) -> Sft:

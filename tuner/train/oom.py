@@ -20,7 +20,6 @@ from tuner.context import Run
 from tuner.errors import ENVIRONMENT, TuneError
 from tuner.memory import Load, cuts, edits
 from tuner.schema.recipe import Recipe
-from tuner.schema.task import Embed
 
 Batch = dict[str, Any]
 
@@ -106,7 +105,7 @@ def split(batch: Batch, rows: int) -> list[Batch]:
 
 def too_large(recipe: Recipe, shape: dict[str, Any] | None, run: Run, length: int, micro: int, error: BaseException) -> TuneError:
     """The error when one row at once (where nothing is cut, `micro`) is too much, with up to three changes and what each would save."""
-    together = isinstance(recipe.task, Embed)
+    together = recipe.task.whole
     rows = micro if run.world > 1 or recipe.trainer.torch_compile or together else 1
     load = Load(rows=rows, length=length, cpu=run.device.type == "cpu", cuts=cuts(recipe.hardware, run.world))
     ranked = edits(recipe, shape, load)[:3] if shape else []
@@ -115,7 +114,7 @@ def too_large(recipe: Recipe, shape: dict[str, Any] | None, run: Run, length: in
     fix = "; ".join(fixes) or "lower task.max_length, or use a smaller model"
     if load.rows > 1:
         why = "a batch that is compiled for is not cut" if recipe.trainer.torch_compile else "the other processes would wait for this one"
-        why = "each learns from the others" if together else why
+        why = "they learn from each other" if together else why
         what = f"out of memory with {load.rows} rows at once, which are not cut while training ({why}): {said}"
         return TuneError(what, "hardware.micro_batch_size", f"lower `hardware.micro_batch_size`; {fix}", code=ENVIRONMENT)
     return TuneError(f"out of memory with one row at once: {said}", "hardware", fix, code=ENVIRONMENT)

@@ -10,8 +10,7 @@ import torch
 
 from tuner.capacity import Capacity, capacity
 from tuner.context import Run
-from tuner.data.related import TextRows
-from tuner.data.store import LabelRows, TokenRows
+from tuner.data.store import Stored
 from tuner.dimensions import shape_of
 from tuner.memory import with_trainer
 from tuner.model.load import load_config
@@ -25,7 +24,7 @@ def dimensions(run: Run) -> dict[str, Any] | None:
     return shape_of(load_config(run.recipe.model, progress=run.tell).get_text_config().to_dict())
 
 
-def longest(rows: TokenRows | LabelRows | TextRows, limit: int) -> int:
+def longest(rows: Stored, limit: int) -> int:
     """Tokens of the longest row; `limit` for packs, which are full, and where none is there yet."""
     if rows.packs is not None or not len(rows.ends):
         return limit

@@ -19,15 +19,15 @@ BLOCK = 16  # batches among which rows are sorted by length: more leave less pad
 class Filled(Dataset[dict[str, Any]]):
     """Rows, and at the index BLANK one that teaches nothing: where a batch has fewer rows than there are processes."""
 
-    def __init__(self, rows: Any, blank: dict[str, Any] | None = None) -> None:
+    def __init__(self, rows: Any, blank: list[dict[str, Any]] | None = None) -> None:
         self.rows = rows
-        self.blank = blank or {"input_ids": [0], "labels": [IGNORE], "blank": True}
+        self.blank = blank or [{"input_ids": [0], "labels": [IGNORE], "blank": True}]
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"rows": [self.blank]} if index == BLANK else cast(dict[str, Any], self.rows[index])
+        return {"rows": self.blank} if index == BLANK else cast(dict[str, Any], self.rows[index])
 
 
 class Even(Sampler[int]):

@@ -16,17 +16,17 @@ from torch.utils.data import DataLoader, Sampler, Subset
 from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
-from tuner.data.related import TextRows
-from tuner.data.store import LabelRows, TokenRows
+from tuner.data.store import Stored
 from tuner.data.stream import Stream
 from tuner.model import packed
 from tuner.model.adapt import measuring
+from tuner.model.batches import flat, padded
 from tuner.model.objectives import Objective
 from tuner.schema.adapter import AdaLora, Adapter, Lora
 from tuner.schema.trainer import PROJECTED, SCHEDULE_FREE, Optim
 from tuner.train.adalora import penalty, restore
 from tuner.train.average import Ema
-from tuner.train.batches import StreamBatches, flat, padded
+from tuner.train.batches import StreamBatches
 from tuner.train.oom import Room
 from tuner.train.optimizers import MuonAdamW, keeping_projections
 from tuner.train.rows import Even, Filled, share_of
@@ -49,8 +49,8 @@ class TokenTrainer(SavesBehind):
         args: TrainingArguments,
         adapter: Adapter,
         optim: Optim,
-        rows: TokenRows | LabelRows | TextRows | Stream | Subset[Any],
-        eval_rows: TokenRows | LabelRows | TextRows | None,
+        rows: Stored | Stream | Subset[Any],
+        eval_rows: Stored | None,
         tokenizer: PreTrainedTokenizerBase,
         padding_free: bool,
         callbacks: list[TrainerCallback],

@@ -1,0 +1,243 @@
+"""`task: dpo`, `simpo`, `cpo`, `orpo`: losses beside TRL's, the reference, what is saved, measured and refused, over a tiny Llama."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
+from torch.nn import functional as F
+from transformers import AutoModelForCausalLM
+
+from tests.lab import Lab, log_of, losses_of, make_lab, task_of, tiny_model, tiny_tokenizer, train, weights_of
+from tuner.data.pairs import coded
+from tuner.data.splits import held_out, split
+from tuner.data.store import PairRows
+from tuner.errors import GATE, TuneError
+from tuner.eval.scores import summary
+from tuner.model import packed
+from tuner.model.preferences import answers, of_pairs
+from tuner.runs import read_json
+from tuner.schema.task import Cpo, Dpo, Orpo, Preference, SimPo
+
+RECIPE = """\
+# small — a test
+defaults: [{task: dpo}]
+model: {id: MODEL, dtype: float32}
+data: {path: FOLDER/train.jsonl, eval_path: FOLDER/eval.jsonl}
+trainer: {batch_size: 8, learning_rate: 1e-2, precision: fp32, save_steps: 2}
+hardware: {device: cpu}
+"""
+TASKS = ("dpo", "simpo", "cpo", "orpo")
+
+
+def lab_of(folder: Path, *, rows: int = 24) -> Lab:
+    """Prompts with a polite and a rude answer."""
+    lab = make_lab(folder, recipe=RECIPE)
+    for name, count, seed in (("train", rows, 1), ("eval", 12, 2)):
+        chance = random.Random(seed)
+        lines = []
+        for _ in range(count):
+            letter = chance.choice("abcdefgh")
+            row = {"prompt": f"{letter}?", "chosen": f"please {letter}", "rejected": f"no {letter * chance.randint(1, 9)}"}
+            lines.append(json.dumps(row) + "\n")
+        (folder / f"{name}.jsonl").write_text("".join(lines))
+    return lab
+
+
+def measured(run: Any, tuned: Path | None) -> dict[str, float]:
+    task = task_of(run)
+    return summary(task.score(run, task.load(run, tuned=tuned), held_out(run)), task.formulas(run))
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("adapter", ["lora", pytest.param("full", marks=pytest.mark.slow)])
+def test_what_is_preferred_becomes_likelier(task: str, adapter: str, tmp_path: Path) -> None:
+    run = lab_of(tmp_path).run(f"task={task}", f"adapter={adapter}", "trainer.num_train_epochs=6", "trainer.learning_rate=5e-3")
+    train(run)
+    base, tuned = measured(run, None), measured(run, run.folder)
+    assert tuned["margin"] > base["margin"]
+    assert tuned["preference_accuracy"] > base["preference_accuracy"]
+    assert set(tuned) == {"preference_accuracy", "margin", "chosen_loss"}
+
+
+def test_a_run_from_the_command_line_to_the_card(tmp_path: Path) -> None:
+    lab = lab_of(tmp_path)
+    done = lab.tune("recipe=small", "trainer.max_steps=3")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (folder,) = (tmp_path / "outputs" / "small").iterdir()
+    assert "loss on both answers" in (folder / "README.md").read_text(encoding="utf-8")
+    assert "preference accuracy" in (folder / "report.html").read_text(encoding="utf-8")
+    assert "rather than" in lab.tune("preview", "recipe=small", "--row", "1").stdout
+
+
+def test_what_is_saved_loads_in_plain_peft(tmp_path: Path) -> None:
+    run = lab_of(tmp_path).run("trainer.max_steps=3")
+    train(run)
+    assert all("lora" in name for name in weights_of(run.folder))
+    ours: Any = task_of(run).load(run, tuned=run.folder)
+    plain: Any = AutoPeftModelForCausalLM.from_pretrained(run.folder)
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.no_grad():
+        assert torch.allclose(ours(input_ids=ids).logits, plain.eval()(input_ids=ids).logits, atol=1e-5)
+
+
+@pytest.fixture
+def policy() -> Any:
+    """An adapter that says something else than its base."""
+    torch.manual_seed(0)
+    packed.register()
+    base = AutoModelForCausalLM.from_pretrained(tiny_model(), attn_implementation=packed.ATTENTION)
+    model = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
+    return model.eval()
+
+
+def batch_of(policy: Any, task: Any, *, padding_free: bool) -> tuple[Any, dict[str, Any]]:
+    """An objective, and three pairs with the base's log-probabilities."""
+    examples = [
+        {"prompt": [{"role": "user", "content": p}], "chosen": [said(c)], "rejected": [said(r)], "tools": None}
+        for p, c, r in (("a?", "please a", "no"), ("bb?", "please", "nothing at all"), ("c?", "yes c", "ccc"))
+    ]
+    pairs = coded(examples, tiny_tokenizer(), 64)
+    items = [
+        {"rows": [{"input_ids": row.ids.tolist(), "labels": np.where(row.trained, row.ids, -100).tolist()} for row in p]} for p in pairs
+    ]
+    wanted = of_pairs(task, tiny_tokenizer(), padding_free=padding_free)
+    batch = wanted.collate(items)
+    batch.pop("filler")
+    with torch.no_grad(), policy.disable_adapter():
+        batch["reference"] = answers(policy, batch)[0].reshape(-1, 2)
+    return wanted, batch
+
+
+def said(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "kind", [k if k in (Preference.sigmoid, Preference.ipo) else pytest.param(k, marks=pytest.mark.slow) for k in Preference]
+)
+def test_a_loss_is_that_of_trl(kind: Preference, policy: Any, tmp_path: Path) -> None:
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer
+
+    noise = 0.1 if kind in (Preference.sigmoid, Preference.robust) else 0.0
+    task = Dpo(loss_type=kind, label_noise=noise, beta=0.3)
+    wanted, batch = batch_of(policy, task, padding_free=False)
+    ours = wanted.loss(policy, batch, 0.0) / wanted.count(batch)
+    flat_wanted, flat = batch_of(policy, task, padding_free=True)
+    assert float((flat_wanted.loss(policy, flat, 0.0) / flat_wanted.count(flat)).detach()) == pytest.approx(float(ours.detach()), rel=1e-4)
+    if kind is Preference.sigmoid:  # TRL's has no smoothing under this name
+        task = Dpo(loss_type=kind, beta=0.3)
+        ours = batch_of(policy, task, padding_free=False)[0].loss(policy, batch, 0.0) / 3
+    rows = Dataset.from_list([{"prompt": [{"role": "user", "content": "a?"}], "chosen": [said("b")], "rejected": [said("c")]}] * 2)
+    args = DPOConfig(
+        output_dir=str(tmp_path),
+        loss_type=[kind.value],
+        beta=0.3,
+        label_smoothing=noise,
+        use_cpu=True,
+        report_to=[],
+        bf16=False,
+        gradient_checkpointing=False,
+        precompute_ref_log_probs=False,
+    )
+    peer = DPOTrainer(model=policy, args=args, train_dataset=rows, processing_class=tiny_tokenizer())
+    order = torch.tensor([0, 2, 4, 1, 3, 5])  # all better answers before all worse ones
+    inputs = {"input_ids": batch["input_ids"][order], "attention_mask": batch["attention_mask"][order]}
+    inputs |= {"ref_chosen_logps": batch["reference"][:, 0], "ref_rejected_logps": batch["reference"][:, 1]}
+    peer.precompute_ref_logps = True
+    inputs["completion_mask"] = (batch["labels"][order] != -100).long()
+    peer.model.eval()
+    theirs = peer._compute_loss(peer.model, inputs, False)
+    assert float(ours.detach()) == pytest.approx(float(theirs.detach()), rel=1e-4)
+
+
+def test_losses_without_a_reference(policy: Any) -> None:
+    """Written out: SimPO with its margin, CPO and ORPO with the loss of the better answer."""
+    found = {}
+    for task in (SimPo(beta=2.0, margin=0.5), Cpo(beta=0.2, sft_weight=0.7), Orpo(beta=0.4)):
+        wanted, batch = batch_of(policy, task, padding_free=False)
+        found[type(task)] = float((wanted.loss(policy, batch, 0.0) / 3).detach())
+    sums, counts = answers(policy, batch)
+    (c, r), (m, n) = sums.detach().reshape(-1, 2).unbind(1), counts.reshape(-1, 2).unbind(1)
+    assert found[SimPo] == pytest.approx(float(-F.logsigmoid(2.0 * (c / m - r / n) - 0.5).mean()), rel=1e-5)
+    assert found[Cpo] == pytest.approx(float((-F.logsigmoid(0.2 * (c - r)) - 0.7 * c / m).mean()), rel=1e-5)
+    odds = (c / m - r / n) - (torch.log1p(-torch.exp(c / m)) - torch.log1p(-torch.exp(r / n)))
+    assert found[Orpo] == pytest.approx(float((-c / m - 0.4 * F.logsigmoid(odds)).mean()), rel=1e-5)
+
+
+def test_it_begins_where_nothing_is_preferred_yet(tmp_path: Path) -> None:
+    """Against the model as it was, the first loss is log 2; the reference is kept, and a resumed training compares with the same."""
+    lab = lab_of(tmp_path)
+    options = ("trainer.num_train_epochs=3", "trainer.eval_steps=3", "eval.enabled=false", "hub.enabled=false")
+    whole, cut = lab.run("name=whole", *options), lab.run("name=cut", *options)
+    train(whole)
+    assert losses_of(whole.folder)[0] == pytest.approx(np.log(2), abs=1e-4)
+    train(cut)
+    for later in (cut.folder / "checkpoints").glob("checkpoint-[789]"):
+        later.rename(later.with_name(f"gone-{later.name[-1]}"))
+    (cut.folder / "adapter_model.safetensors").unlink()
+    train(lab.run("name=cut", *options))
+    ours, theirs = weights_of(cut.folder), weights_of(whole.folder)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert all(e["eval_loss"] < np.log(2) for e in log_of(whole.folder) if "eval_loss" in e)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
+    """21 pairs, 8 a step: the last step of an epoch has five, and three of its places are blank."""
+    lab = lab_of(tmp_path, rows=21)
+    fixed = ("trainer.num_train_epochs=2", "trainer.save_steps=0", "trainer.learning_rate=1e-3", "eval.enabled=false", "hub.enabled=false")
+    two = ("hardware=ddp", "hardware.device=cpu", "hardware.num_processes=2", "hardware.micro_batch_size=2", "name=two")
+    path = lab.write_plan(*fixed, *two)
+    worker = lab.start(path)
+    output, _ = worker.communicate(timeout=240)
+    assert worker.returncode == 0, output
+    one = lab.run(*fixed, "name=one")
+    train(one)
+    assert losses_of(path.parent.parent) == pytest.approx(losses_of(one.folder), rel=1e-4)
+
+
+def test_rows_whose_answers_are_alike_or_cut_off_are_left_out(tmp_path: Path) -> None:
+    lab = lab_of(tmp_path)
+    with (tmp_path / "train.jsonl").open("a") as stream:
+        stream.write(json.dumps({"prompt": "x?", "chosen": "same", "rejected": "same"}) + "\n")
+        stream.write(json.dumps({"prompt": "x" * 200, "chosen": "a", "rejected": "b"}) + "\n")
+    run = lab.run("task.max_length=100")
+    prepared = run.stage_folder("prepare")
+    task_of(run).prepare(run, split(run)[0], prepared)
+    assert len(PairRows(prepared)) == 24
+    assert read_json(prepared / "data.json")["train"]["rows"] == 24
+    assert any("2 of 26 rows are left out" in line for line in lab.told)
+    short = lab.run("task.max_length=8")
+    with pytest.raises(TuneError) as caught:
+        task_of(short).prepare(short, split(short)[0], short.stage_folder("prepare"))
+    assert caught.value.code == GATE
+
+
+@pytest.mark.parametrize(
+    ("override", "what"),
+    [
+        ("data.overlong=split", "has no use for `data.overlong`"),
+        ("trainer.label_smoothing_factor=0.1", "has no use for `trainer.label_smoothing_factor`"),
+        ("eval.metrics=[json]", "has no use for `eval.metrics`"),
+        ("task={loss_type: ipo, label_noise: 0.1}", "knows no `task.label_noise`"),
+    ],
+)
+def test_what_it_has_no_use_for_is_refused(override: str, what: str, tmp_path: Path) -> None:
+    overrides = [override] if "{" not in override else ["task.loss_type=ipo", "task.label_noise=0.1"]
+    with pytest.raises(TuneError, match=what):
+        lab_of(tmp_path).plan(*overrides)
+
+
+def test_rows_of_another_layout_are_named(tmp_path: Path) -> None:
+    run = make_lab(tmp_path, recipe=RECIPE).run()
+    with pytest.raises(TuneError, match="learns from two answers to a prompt"):
+        task_of(run).prepare(run, split(run)[0], run.stage_folder("prepare"))

@@ -1,0 +1,133 @@
+"""Losses over two answers, as functions of their log-probabilities: `losses(task, pair)`; `of_pairs(task, …)` is the Objective.
+
+A loss has the form that TRL 1.16 gives it, and its name. Log-probabilities are summed over an answer's tokens; those of the reference are
+what the model said before training, computed once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedTokenizerBase
+
+from tuner.data.store import IGNORE
+from tuner.model.batches import flat, padded
+from tuner.model.objectives import Batch, Item, Objective
+from tuner.schema.task import Cpo, Dpo, Preference, Preferring, SimPo
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Of each pair's answers [pairs]: log-probability, number of tokens, and log-probability before training (0 where there is none)."""
+
+    chosen: Tensor
+    rejected: Tensor
+    chosen_tokens: Tensor
+    rejected_tokens: Tensor
+    chosen_before: Tensor
+    rejected_before: Tensor
+
+    @property
+    def better(self) -> Tensor:
+        """By how much the better answer has become likelier."""
+        return self.chosen - self.chosen_before
+
+    @property
+    def worse(self) -> Tensor:
+        """By how much the worse answer has."""
+        return self.rejected - self.rejected_before
+
+
+def losses(task: Preferring, pair: Pair) -> Tensor:
+    """The loss of each pair [pairs]."""
+    chosen_mean, rejected_mean = pair.chosen / pair.chosen_tokens, pair.rejected / pair.rejected_tokens
+    if isinstance(task, SimPo):
+        return -F.logsigmoid(task.beta * (chosen_mean - rejected_mean) - task.margin)
+    if isinstance(task, Cpo):
+        return -F.logsigmoid(task.beta * (pair.chosen - pair.rejected)) - task.sft_weight * chosen_mean
+    if isinstance(task, Dpo):
+        return _dpo(task, pair) - task.sft_weight * chosen_mean
+    odds = (chosen_mean - rejected_mean) - (_log1mexp(chosen_mean) - _log1mexp(rejected_mean))
+    return -chosen_mean - task.beta * F.logsigmoid(odds)
+
+
+def _log1mexp(value: Tensor) -> Tensor:
+    """log(1 - exp(value)) of what is below 0."""
+    value = value.clamp(max=-1e-7)
+    return torch.where(value > -math.log(2), torch.log(-torch.expm1(value)), torch.log1p(-torch.exp(value)))
+
+
+def _dpo(task: Dpo, pair: Pair) -> Tensor:
+    better, worse, beta, noise = pair.better, pair.worse, task.beta, task.label_noise
+    gained = beta * (better - worse)
+    by_token = better / pair.chosen_tokens - worse / pair.rejected_tokens
+    kinds: Mapping[Preference, Any] = {
+        Preference.sigmoid: lambda: -(1 - noise) * F.logsigmoid(gained) - noise * F.logsigmoid(-gained),
+        Preference.hinge: lambda: torch.relu(1 - gained),
+        Preference.ipo: lambda: (by_token - 1 / (2 * beta)) ** 2,
+        Preference.robust: lambda: (-(1 - noise) * F.logsigmoid(gained) + noise * F.logsigmoid(-gained)) / (1 - 2 * noise),
+        Preference.sigmoid_norm: lambda: -F.logsigmoid(beta * by_token),
+        Preference.apo_zero: lambda: 1 - torch.sigmoid(beta * better) + torch.sigmoid(beta * worse),
+        Preference.apo_down: lambda: torch.sigmoid(beta * better) + 1 - torch.sigmoid(gained),
+        Preference.nca_pair: lambda: -F.logsigmoid(beta * better) - 0.5 * F.logsigmoid(-beta * better) - 0.5 * F.logsigmoid(-beta * worse),
+        Preference.sppo_hard: lambda: (better - 0.5 / beta) ** 2 + (worse + 0.5 / beta) ** 2,
+    }
+    loss: Tensor = kinds[task.loss_type]()
+    return loss
+
+
+def answers(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Of each conversation of a batch the log-probability of its trained tokens, summed, and their number [conversations]."""
+    inputs, labels = {name: value for name, value in batch.items() if name not in ("labels", "reference")}, batch["labels"]
+    if "cu_seq_lens_q" in batch:
+        places = (labels[0, 1:] != IGNORE).nonzero().squeeze(1)
+        # An empty mask stops Transformers from building one of all pairs of tokens, which nobody reads.
+        inputs["attention_mask"] = torch.empty(1, 1, 0, 0, dtype=torch.bool, device=labels.device)
+        logits = model(**inputs, logits_to_keep=places, use_cache=False).logits[0]
+        targets, owner = labels[0, 1:][places], torch.bucketize(places, batch["cu_seq_lens_q"][1:].long(), right=True)
+        count = len(batch["cu_seq_lens_q"]) - 1
+    else:
+        logits = model(**inputs, use_cache=False).logits[:, -labels.shape[1] : -1]  # virtual tokens stand before the text
+        there = labels[:, 1:] != IGNORE
+        logits, targets, owner, count = logits[there], labels[:, 1:][there], there.nonzero()[:, 0], len(labels)
+    likely = -F.cross_entropy(logits.float(), targets, reduction="none")
+    sums = likely.new_zeros(count).index_add(0, owner, likely)
+    return sums, torch.bincount(owner, minlength=count).to(likely.dtype)
+
+
+def of_pairs(task: Preferring, tokenizer: PreTrainedTokenizerBase, *, padding_free: bool, lengths: Any = None) -> Objective:
+    """What is learned from pairs of answers."""
+    pads = None if padding_free else padded(tokenizer)
+
+    def collate(items: list[Item]) -> Batch:
+        batch = flat(items) if pads is None else pads(items)
+        return batch | {"reference": torch.tensor([item.get("reference", [0.0, 0.0]) for item in items])}
+
+    def lost(model: nn.Module, batch: Batch, smoothing: float) -> Tensor:
+        sums, counts = answers(model, batch)
+        (chosen, rejected), (taught, other) = sums.reshape(-1, 2).unbind(1), counts.reshape(-1, 2).unbind(1)
+        before, after = batch["reference"].to(sums.dtype).unbind(1)
+        there = taught > 0  # a blank pair has nothing to prefer
+        tokens = {"chosen_tokens": taught.clamp(min=1), "rejected_tokens": other.clamp(min=1)}
+        pair = Pair(chosen=chosen, rejected=rejected, chosen_before=before, rejected_before=after, **tokens)
+        return (losses(task, pair) * there).sum()
+
+    blank = {"input_ids": [0, 0], "labels": [IGNORE, IGNORE], "blank": True}
+    return Objective(collate=collate, loss=lost, count=_pairs, blank=[blank, blank], lengths=lengths, whole=True)
+
+
+def _pairs(batch: Batch) -> Tensor:
+    """Pairs of a batch whose answers are there."""
+    labels = batch["labels"]
+    if "cu_seq_lens_q" not in batch:
+        count: Tensor = (labels[::2, 1:] != IGNORE).any(1).sum()
+        return count
+    starts = batch["cu_seq_lens_q"].tolist()
+    found = [bool((labels[0, starts[i] : starts[i + 1]] != IGNORE).any()) for i in range(0, len(starts) - 1, 2)]
+    return torch.tensor(sum(found))
