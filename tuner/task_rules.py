@@ -9,8 +9,9 @@ from tuner.schema.base import default_of
 from tuner.schema.beyond_lora import Virtual
 from tuner.schema.data import Overlong
 from tuner.schema.eval import Eval
+from tuner.schema.preferences import Dpo, Kto, Paired, Preference, Reward
 from tuner.schema.recipe import Recipe
-from tuner.schema.task import Classify, Dpo, Embed, Encoder, Labelled, Preference, Preferring, Problem, Sft
+from tuner.schema.task import Classify, Embed, Encoder, Labelled, Problem, Sft
 from tuner.schema.trainer import Choice
 
 Finding = tuple[str, str, str]
@@ -35,7 +36,7 @@ def labels(recipe: Recipe) -> Iterator[Finding]:
 
 def of_encoders(recipe: Recipe) -> Iterator[Finding]:
     """What a task that writes no text does not read, or is not made for yet: said, not passed over."""
-    task, adapter = recipe.task, recipe.adapter
+    task = recipe.task
     if not isinstance(task, Encoder):
         return
     name = f"`task={task.kind}`"
@@ -45,15 +46,24 @@ def of_encoders(recipe: Recipe) -> Iterator[Finding]:
         "data.streaming": recipe.data.streaming,
         "hardware.devices_per_row": recipe.hardware.devices_per_row > 1,
         "data.overlong": recipe.data.overlong is Overlong.split,
-        "adapter.init_lora_weights": isinstance(adapter, Lora) and adapter.init_lora_weights not in (Init.default, Init.gaussian),
         "data.system": recipe.data.system is not None,
         "model.chat_template": recipe.model.chat_template is not None,
-        "model.add_tokens": bool(recipe.model.add_tokens),
         "eval.metrics": recipe.eval.metrics != default_of(Eval.__dataclass_fields__["metrics"]),
     }
     for key, is_set in asked.items():
         if is_set:
             yield key, f"{name} has no use for `{key}`: it is for tasks that write text", "remove it"
+    yield from _headed(recipe)
+
+
+def _headed(recipe: Recipe) -> Iterator[Finding]:
+    """What is not made for a model that does not write."""
+    adapter, name = recipe.adapter, f"`task={recipe.task.kind}`"
+    if isinstance(adapter, Lora) and adapter.init_lora_weights not in (Init.default, Init.gaussian):
+        key = "adapter.init_lora_weights"
+        yield key, f"{name} has no use for `{key}={adapter.init_lora_weights}`: it is for models that write", "use `adapter=lora`"
+    if recipe.model.add_tokens:
+        yield "model.add_tokens", f"{name} has no use for `model.add_tokens`: they are for models that write", "remove it"
     if isinstance(adapter, Virtual):
         what = f"{name} trains a head beside the adapter, and {adapter.label} is only known to us for models that write"
         yield "adapter", what, "use `adapter=lora`, or `adapter=full`"
@@ -62,7 +72,7 @@ def of_encoders(recipe: Recipe) -> Iterator[Finding]:
 def preferring(recipe: Recipe) -> Iterator[Finding]:
     """What a task of pairs does not read, or is not made for yet."""
     task = recipe.task
-    if not isinstance(task, Preferring):
+    if not isinstance(task, Paired):
         return
     asked = {
         "trainer.torch_compile": recipe.trainer.torch_compile,
@@ -76,6 +86,10 @@ def preferring(recipe: Recipe) -> Iterator[Finding]:
         if is_set:
             fix = "use `task.label_noise`" if key == "trainer.label_smoothing_factor" and isinstance(task, Dpo) else "remove it"
             yield key, f"`task={task.kind}` has no use for `{key}`: it is for tasks that learn one answer", fix
+    if isinstance(task, Kto) and recipe.trainer.batch_size < 2:
+        yield "trainer.batch_size", "KTO compares the answers of a batch, and there is one", "take 16 or more"
+    if isinstance(task, Reward):
+        yield from _headed(recipe)
     if isinstance(task, Dpo) and task.label_noise and task.loss_type not in (Preference.sigmoid, Preference.robust):
         yield "task.label_noise", f"`task.loss_type={task.loss_type}` knows no `task.label_noise`", "use `robust`, or `sigmoid`"
 

@@ -1,4 +1,4 @@
-"""`task: dpo`, `simpo`, `cpo`, `orpo`: losses beside TRL's, the reference, what is saved, measured and refused, over a tiny Llama."""
+"""`task: dpo` and its kin, `kto`, `reward`: losses beside TRL's, the reference, what is saved, measured and refused, over a tiny Llama."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
+from peft import AutoPeftModelForCausalLM, AutoPeftModelForSequenceClassification, LoraConfig, get_peft_model
 from torch.nn import functional as F
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from tests.lab import Lab, log_of, losses_of, make_lab, task_of, tiny_model, tiny_tokenizer, train, weights_of
 from tuner.data.pairs import coded
@@ -23,7 +23,7 @@ from tuner.eval.scores import summary
 from tuner.model import packed
 from tuner.model.preferences import answers, of_pairs
 from tuner.runs import read_json
-from tuner.schema.task import Cpo, Dpo, Orpo, Preference, SimPo
+from tuner.schema.preferences import Cpo, Dpo, Kto, Orpo, Preference, SimPo
 
 RECIPE = """\
 # small — a test
@@ -241,3 +241,69 @@ def test_rows_of_another_layout_are_named(tmp_path: Path) -> None:
     run = make_lab(tmp_path, recipe=RECIPE).run()
     with pytest.raises(TuneError, match="learns from two answers to a prompt"):
         task_of(run).prepare(run, split(run)[0], run.stage_folder("prepare"))
+
+
+def liked(lab: Lab) -> Lab:
+    """The same answers one by one, and whether they were liked."""
+    for name in ("train", "eval"):
+        path = lab.folder / f"{name}.jsonl"
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        both = [{"prompt": r["prompt"], "completion": r[k], "label": k == "chosen"} for r in rows for k in ("chosen", "rejected")]
+        path.write_text("".join(json.dumps(row) + "\n" for row in both))
+    return lab
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_loss_of_kto_is_that_of_trl(policy: Any) -> None:
+    """Written out after TRL 1.16 (kto_trainer.py): the level is how much likelier mismatched answers have become, not below 0."""
+    wanted, batch = batch_of(policy, Kto(beta=0.3, desirable_weight=1.5), padding_free=True)
+    batch["liked"] = torch.tensor([True, False, True])
+    ours = float((wanted.loss(policy, batch, 0.0) / 3).detach())
+    gained = (answers(policy, batch)[0].detach().reshape(-1, 2) - batch["reference"]).unbind(1)
+    level = gained[1].mean().clamp(min=0)
+    signs = torch.tensor([1.0, -1.0, 1.0])
+    expected = (torch.tensor([1.5, 1.0, 1.5]) * (1 - torch.sigmoid(0.3 * signs * (gained[0] - level)))).mean()
+    assert ours == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_what_was_liked_becomes_likelier(tmp_path: Path) -> None:
+    lab = liked(lab_of(tmp_path))
+    run = lab.run("task=kto", "trainer.num_train_epochs=4", "trainer.learning_rate=5e-3")
+    train(run)
+    assert losses_of(run.folder)[0] == pytest.approx(0.5, abs=1e-3)
+    base, tuned = measured(run, None), measured(run, run.folder)
+    assert tuned["margin"] > base["margin"] + 0.1
+    assert set(tuned) == {"margin", "chosen_loss"}
+    assert "24 answers were liked, 24 were not" in lab.told
+
+
+def test_answers_that_were_all_liked_are_refused(tmp_path: Path) -> None:
+    lab = liked(lab_of(tmp_path))
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(line for line in path.read_text().splitlines(keepends=True) if '"label": true' in line))
+    run = lab.run("task=kto")
+    with pytest.raises(TuneError, match="every answer was liked"):
+        task_of(run).prepare(run, split(run)[0], run.stage_folder("prepare"))
+
+
+@pytest.mark.parametrize("adapter", ["lora", pytest.param("full", marks=pytest.mark.slow)])
+def test_a_reward_tells_the_better_answer(adapter: str, tmp_path: Path) -> None:
+    """Pairwise accuracy goes up; what is saved gives the same number in plain PEFT, padded or not."""
+    run = lab_of(tmp_path).run("task=reward", f"adapter={adapter}", "trainer.num_train_epochs=4", "trainer.eval_steps=6")
+    train(run)
+    base, tuned = measured(run, None), measured(run, run.folder)
+    assert tuned["preference_accuracy"] == 1.0 > base["preference_accuracy"]
+    assert tuned["loss"] < base["loss"]
+    ours: Any = task_of(run).load(run, tuned=run.folder)
+    plain: Any = AutoPeftModelForSequenceClassification if adapter == "lora" else AutoModelForSequenceClassification
+    options = {"num_labels": 1, "pad_token_id": tiny_tokenizer().pad_token_id} if adapter == "lora" else {}
+    again = plain.from_pretrained(run.folder, **options).eval()
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.no_grad():
+        assert torch.allclose(ours(input_ids=ids).logits, again(input_ids=ids).logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("override", ["adapter=prompt", "adapter=pissa", "model.add_tokens=[x]"])
+def test_a_reward_has_no_use_for_what_is_for_writing(override: str, tmp_path: Path) -> None:
+    with pytest.raises(TuneError, match=r"models that write|has no use"):
+        lab_of(tmp_path).plan("task=reward", override)

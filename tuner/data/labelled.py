@@ -28,6 +28,7 @@ from tuner.schema.data import OnError
 
 BATCH = 1000
 LIKE = {
+    "unpaired": "answers that were liked or not ({prompt: …, completion: …, label: true})",
     "preference": "two answers to a prompt ({prompt: …, chosen: …, rejected: …})",
     "related": "texts that belong together ({anchor: …, positive: …, negative: …})",
     "labelled": "texts with labels ({text: …, label: …})",

@@ -28,6 +28,15 @@ def coded(
     return list(zip(rows[::2], rows[1::2], strict=True))
 
 
+def with_mismatched(
+    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, max_length: int, *, tick: Callable[[int], None] = lambda done: None
+) -> list[tuple[TokenRow, TokenRow]]:
+    """Of each answer its conversation, and the next row's answer in its place (the last row's: the first's)."""
+    others = [*examples[1:], *examples[:1]]
+    both = [e | {"chosen": e["completion"], "rejected": o["completion"]} for e, o in zip(examples, others, strict=True)]
+    return coded(both, tokenizer, max_length, tick=tick)
+
+
 def teaches(pair: tuple[TokenRow, TokenRow]) -> bool:
     """Whether something of both answers is within the length, and they are not the same."""
     better, worse = pair

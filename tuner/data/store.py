@@ -148,13 +148,15 @@ class PairRows(Dataset[dict[str, Any]]):
         self.talks = TokenRows(folder)
         self.ends = self.talks.ends[1::2]
         self.reference = reference
+        self.liked = np.load(folder / "pairs.npy")
 
     def __len__(self) -> int:
         return len(self.ends)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         before = {} if self.reference is None else {"reference": self.reference[index].tolist()}
-        return {"rows": [self.talks.row(2 * index), self.talks.row(2 * index + 1)], **before}
+        rows = [self.talks.row(2 * index), self.talks.row(2 * index + 1)]
+        return {"rows": rows, "liked": bool(self.liked[index]), **before}
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -163,10 +165,10 @@ class PairRows(Dataset[dict[str, Any]]):
         return found
 
 
-def write_pairs(folder: Path, pairs: Iterable[tuple[TokenRow, TokenRow]]) -> None:
-    """Write pairs; the caller marks the folder as done."""
+def write_pairs(folder: Path, pairs: Sequence[tuple[TokenRow, TokenRow]], liked: Sequence[bool] = ()) -> None:
+    """Write pairs, and of each whether its first answer was liked (all, where nothing is said); the caller marks the folder as done."""
     write_rows(folder, [row for pair in pairs for row in pair])
-    np.save(folder / "pairs.npy", np.asarray([2]))
+    np.save(folder / "pairs.npy", np.asarray(liked or [True] * len(pairs), np.bool_))
 
 
 Stored = TokenRows | LabelRows | TextRows | PairRows

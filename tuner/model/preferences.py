@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from tuner.data.store import IGNORE
 from tuner.model.batches import flat, padded
 from tuner.model.objectives import Batch, Item, Objective
-from tuner.schema.task import Cpo, Dpo, Preference, Preferring, SimPo
+from tuner.schema.preferences import Cpo, Dpo, Kto, Preference, Preferring, SimPo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +57,14 @@ def losses(task: Preferring, pair: Pair) -> Tensor:
     return -chosen_mean - task.beta * F.logsigmoid(odds)
 
 
+def kto(task: Kto, pair: Pair, liked: Tensor, there: Tensor) -> Tensor:
+    """The loss of each answer [pairs], of which the second one is another row's: how much likelier those have become is the level."""
+    level = ((pair.worse * there).sum() / there.sum().clamp(min=1)).clamp(min=0).detach()
+    gained = task.beta * torch.where(liked, pair.better - level, level - pair.better)
+    weight = torch.where(liked, task.desirable_weight, task.undesirable_weight)
+    return weight * (1 - torch.sigmoid(gained)) * there
+
+
 def _log1mexp(value: Tensor) -> Tensor:
     """log(1 - exp(value)) of what is below 0."""
     value = value.clamp(max=-1e-7)
@@ -84,7 +92,7 @@ def _dpo(task: Dpo, pair: Pair) -> Tensor:
 
 def answers(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
     """Of each conversation of a batch the log-probability of its trained tokens, summed, and their number [conversations]."""
-    inputs, labels = {name: value for name, value in batch.items() if name not in ("labels", "reference")}, batch["labels"]
+    inputs, labels = {name: value for name, value in batch.items() if name not in ("labels", "reference", "liked")}, batch["labels"]
     if "cu_seq_lens_q" in batch:
         places = (labels[0, 1:] != IGNORE).nonzero().squeeze(1)
         # An empty mask stops Transformers from building one of all pairs of tokens, which nobody reads.
@@ -107,7 +115,8 @@ def of_pairs(task: Preferring, tokenizer: PreTrainedTokenizerBase, *, padding_fr
 
     def collate(items: list[Item]) -> Batch:
         batch = flat(items) if pads is None else pads(items)
-        return batch | {"reference": torch.tensor([item.get("reference", [0.0, 0.0]) for item in items])}
+        liked = torch.tensor([item.get("liked", True) for item in items])
+        return batch | {"reference": torch.tensor([item.get("reference", [0.0, 0.0]) for item in items]), "liked": liked}
 
     def lost(model: nn.Module, batch: Batch, smoothing: float) -> Tensor:
         sums, counts = answers(model, batch)
@@ -116,10 +125,28 @@ def of_pairs(task: Preferring, tokenizer: PreTrainedTokenizerBase, *, padding_fr
         there = taught > 0  # a blank pair has nothing to prefer
         tokens = {"chosen_tokens": taught.clamp(min=1), "rejected_tokens": other.clamp(min=1)}
         pair = Pair(chosen=chosen, rejected=rejected, chosen_before=before, rejected_before=after, **tokens)
-        return (losses(task, pair) * there).sum()
+        return (kto(task, pair, batch["liked"], there) if isinstance(task, Kto) else losses(task, pair) * there).sum()
 
     blank = {"input_ids": [0, 0], "labels": [IGNORE, IGNORE], "blank": True}
     return Objective(collate=collate, loss=lost, count=_pairs, blank=[blank, blank], lengths=lengths, whole=True)
+
+
+def of_rewards(tokenizer: PreTrainedTokenizerBase) -> Objective:
+    """That the number of the better conversation is above that of the worse one."""
+
+    def lost(model: nn.Module, batch: Batch, smoothing: float) -> Tensor:
+        better, worse = rewards(model, batch).reshape(-1, 2).unbind(1)
+        total: Tensor = (-F.logsigmoid(better - worse) * (batch["labels"][::2, 1:] != IGNORE).any(1)).sum()
+        return total
+
+    blank = {"input_ids": [0, 0], "labels": [IGNORE, IGNORE], "blank": True}
+    return Objective(collate=padded(tokenizer), loss=lost, count=_pairs, blank=[blank, blank], whole=True)
+
+
+def rewards(model: nn.Module, batch: Batch) -> Tensor:
+    """The number of each conversation of a padded batch, in fp32 [conversations]."""
+    logits: Tensor = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    return logits[:, 0].float()
 
 
 def _pairs(batch: Batch) -> Tensor:

@@ -7,7 +7,8 @@ from enum import Enum
 from functools import cache
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-import tuner.schema.beyond_lora  # noqa: F401  (its adapters are registered)
+import tuner.schema.beyond_lora
+import tuner.schema.preferences  # noqa: F401  (what they hold is registered)
 from tuner.registry import kinds
 from tuner.schema.adapter import Adapter
 from tuner.schema.base import Section, opt

@@ -113,9 +113,9 @@ def trainer(
     )
 
 
-def save(run: Run, model: Any, folder: Path) -> None:
+def save(run: Run, model: Any, folder: Path, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
     """Weights (the adapter with the head, or all) and tokenizer."""
     if isinstance(run.recipe.adapter, Full):
         model.to(DTYPES[run.recipe.model.dtype])
     starts.save(model, run.recipe.adapter, folder, beside=run.folder)
-    tokenizer_of(run).save_pretrained(str(folder))
+    (tokenizer or tokenizer_of(run)).save_pretrained(str(folder))

@@ -46,7 +46,7 @@ def ending(run: Run, labels: Labels) -> Ending:
 
 def ending_of(task: Task, names: Sequence[str], padding: int | None) -> Ending:
     """The head of a task, with an output for each label."""
-    problem = task.problem if isinstance(task, Classify) else None
+    problem = task.problem if isinstance(task, Classify) else Problem.regression if task.head == "sequence" else None
     kind = {None: None, Problem.regression: "regression"}.get(problem, f"{problem}_classification")
     return Ending(head=task.head, labels=names, problem=kind, padding=padding)
 
