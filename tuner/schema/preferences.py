@@ -30,6 +30,7 @@ class Paired(Task):
     """Tasks whose rows are learned two conversations at a time."""
 
     whole: ClassVar[bool] = True
+    texts: ClassVar[int] = 2
 
 
 @kind("task", "reward")

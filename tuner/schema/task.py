@@ -28,6 +28,8 @@ class Task(Section):
     pipeline_tag: ClassVar[str] = "text-generation"
     whole: ClassVar[bool] = False
     """Whether a micro-batch is passed as one: its rows learn from each other."""
+    texts: ClassVar[int] = 1
+    """Texts a row, each of up to `max_length` tokens."""
 
     max_length: int = opt(1024, affects="prepare baseline", ge=8)
     """Longest row in tokens; what goes beyond is cut at the end, and the audit counts it."""
@@ -117,6 +119,7 @@ class Embed(Encoder):
     head: ClassVar[str] = "embedding"
     pipeline_tag: ClassVar[str] = "sentence-similarity"
     whole: ClassVar[bool] = True
+    texts: ClassVar[int] = 2
 
     pooling: Pooling = opt(Pooling.auto, affects="prepare baseline train")
     """How a text's tokens become one vector; `auto`: as the model's own files say, else the mean."""
