@@ -14,6 +14,7 @@ HEADLINES = (
     "ndcg@10",
     "accuracy",
     "preference_accuracy",
+    "margin",
     "f1_macro",
     "loss",
 )  # the first of these that was measured is the run's result in one line

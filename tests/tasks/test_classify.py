@@ -15,10 +15,12 @@ from scipy import stats
 from sklearn.metrics import f1_score
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from tests.lab import Lab, log_of, task_of, train, weights_of
+from tests.lab import Lab, log_of, losses_of, task_of, train, weights_of
 from tests.tasks import labs
 from tuner import cli
+from tuner.data.labels import Labels
 from tuner.data.splits import held_out, split
+from tuner.data.turns import Misfit
 from tuner.errors import GATE, TuneError
 from tuner.eval.scores import Scored, summary
 from tuner.registry import kinds
@@ -281,3 +283,22 @@ def test_rows_that_change_the_labels_measure_the_base_again(tmp_path: Path) -> N
         stream.write(json.dumps({"text": "a day", "label": "so so"}) + "\n")
     assert lab.plan().stage("baseline").key != before.stage("baseline").key
     assert lab.plan("task.labels=[bad,good]").stage("baseline").key == named.stage("baseline").key
+
+
+@pytest.mark.parametrize("adapter", ["lora", "full"])
+def test_a_run_goes_on_from_another_ones_head(adapter: str, tmp_path: Path) -> None:
+    """`model=run:NAME` begins where that run ended: the loss of its first step is that of a model that has learned."""
+    lab = labs.classes(tmp_path)
+    with contextlib.chdir(lab.folder):
+        options = ("launcher=inline", "trainer.num_train_epochs=4", f"adapter={adapter}", "eval.enabled=false")
+        assert cli.main(["recipe=small", *options]) == 0
+        assert cli.main(["recipe=small", *options, "name=next", "model=run:small"]) == 0
+    first, second = (losses_of(next((lab.folder / "outputs" / name).iterdir())) for name in ("small", "next"))
+    assert second[0] < 0.3 * first[0]
+
+
+def test_numbers_that_are_labels_are_not_places_of_labels() -> None:
+    assert Labels(names=("negative", "positive")).number("1") == 1
+    assert Labels(names=("1", "2", "3")).number(2.0) == 1
+    with pytest.raises(Misfit, match="the label `0` is none of 3"):
+        Labels(names=("1", "2", "3")).number("0")

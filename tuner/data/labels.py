@@ -22,8 +22,8 @@ class Labels:
         text = text_of(value)
         if text in self.names:
             return self.names.index(text)
-        if text.isdecimal() and int(text) < len(self.names):
-            return int(text)
+        if text.isdecimal() and int(text) < len(self.names) and not all(name.isdecimal() for name in self.names):
+            return int(text)  # of names that are no numbers themselves
         few = ", ".join(self.names[:20]) + (" …" if len(self.names) > 20 else "")
         raise Misfit(f"the label `{text}` is none of {len(self.names)}: {few}")
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,37 +22,14 @@ from transformers.utils import logging
 from tuner.data.chat import ensure_template
 from tuner.errors import ENVIRONMENT, TuneError
 from tuner.model import packed
-from tuner.model.heads import HEADS, new_modules, with_labels
+from tuner.model.endings import CAUSAL, Ending
+from tuner.model.heads import HEADS, new_modules
 from tuner.model.sources import fetch
 from tuner.schema.hardware import Device, Hardware
 from tuner.schema.model import Dtype, Model
 
 DTYPES = {Dtype.bfloat16: torch.bfloat16, Dtype.float16: torch.float16, Dtype.float32: torch.float32}
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ending:
-    """What the model ends with: a head by its name in HEADS; the names of its outputs and what they are, where it has labels."""
-
-    head: str = "causal"
-    labels: Sequence[str] = ()
-    problem: str | None = None
-    padding: int | None = None
-
-    @property
-    def auto(self) -> Any:
-        """The class that loads it."""
-        return HEADS[self.head].auto
-
-    def of(self, config: PretrainedConfig) -> PretrainedConfig:
-        """A base's configuration, with this ending."""
-        if self.padding is not None:
-            config.get_text_config().pad_token_id = self.padding
-        return with_labels(config, self.labels, self.problem) if self.labels else config
-
-
-CAUSAL = Ending()
 
 
 def pick_device(hardware: Hardware) -> torch.device:

@@ -20,13 +20,16 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from tuner.errors import TuneError
 from tuner.files import cache_dir, hashes
 from tuner.model.adapt import attach
+from tuner.model.endings import ending_of
 from tuner.model.load import DTYPES, load_base
 from tuner.plan import Plan, read_plan
+from tuner.runs import read_json
 from tuner.schema.adapter import Full
 from tuner.schema.model import Model
 
 WEIGHTS = "adapter_model.safetensors"
 TOKENIZER = ("token", "special_tokens", "added_tokens", "vocab", "merges", "chat_template", "generation_config")
+POOLING = "1_Pooling"
 
 
 def merged(model: Model, *, progress: Callable[[str], None]) -> Path:
@@ -59,7 +62,9 @@ def merged(model: Model, *, progress: Callable[[str], None]) -> Path:
 def _merge(run: Path, plan: Plan, folder: Path, *, progress: Callable[[str], None]) -> None:
     recipe = plan.load_recipe()
     progress(f"merging the adapter of {plan.name} into its base (once)")
-    base = load_base(recipe.model, torch.device("cpu"), progress=progress, dtype=torch.float32)
+    names = read_json(run / "data.json").get("labels", []) if (run / "data.json").is_file() else []
+    ending = ending_of(recipe.task, names, None)
+    base = load_base(recipe.model, torch.device("cpu"), progress=progress, dtype=torch.float32, ending=ending)
     adapted: PeftModel = attach(base, run)
     if adapted.active_peft_config.is_prompt_learning:
         what = f"{recipe.adapter.label} puts vectors before the text, and cannot be merged into a model"
@@ -74,3 +79,5 @@ def _merge(run: Path, plan: Plan, folder: Path, *, progress: Callable[[str], Non
     for file in run.iterdir():  # tokenizer, chat template, generation settings
         if file.suffix in (".json", ".jinja", ".txt", ".model") and (file.name.startswith(TOKENIZER) or file.suffix != ".json"):
             shutil.copy2(file, folder)
+    if (run / POOLING).is_dir():
+        shutil.copytree(run / POOLING, folder / POOLING)

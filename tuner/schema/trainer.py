@@ -140,4 +140,4 @@ class Trainer(Section):
     early_stopping_patience: int | None = opt(None, affects="train", ge=1)
     """Stop after so many held-out measurements without improvement."""
     max_loss_factor: float = opt(20.0, gt=1)
-    """Stop when the loss exceeds this multiple of its lowest value so far (of its first, where a model does not write): it has exploded."""
+    """Stop when the loss exceeds this multiple of its lowest value so far (of its first, where the task is not `sft`): it has exploded."""

@@ -10,13 +10,13 @@ from transformers import pipeline
 
 from tuner.errors import TuneError
 from tuner.model.adapt import attach
+from tuner.model.endings import ending_of
 from tuner.model.load import load_base, load_folder, load_tokenizer, pick_device
 from tuner.plan import Plan
 from tuner.render import out
 from tuner.runs import read_json
 from tuner.schema.adapter import Full
 from tuner.schema.model import Model, Source
-from tuner.train.labelled import ending_of
 
 MOST_SHOWN = 10  # labels of one text
 

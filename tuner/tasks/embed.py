@@ -25,7 +25,8 @@ from tuner.eval.scores import Formula, Scored
 from tuner.eval.search import correlated, ranked
 from tuner.model.adapt import measuring
 from tuner.model.embeddings import encode, lay_out, mined, of_likeness, pooler
-from tuner.model.load import Ending, load_config
+from tuner.model.endings import Ending
+from tuner.model.load import load_config
 from tuner.model.objectives import Objective
 from tuner.schema.data import Overlong
 from tuner.schema.task import Embed

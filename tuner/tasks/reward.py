@@ -19,13 +19,12 @@ from tuner.data.store import PairRows, as_labels, write_pairs
 from tuner.errors import TuneError
 from tuner.eval.scores import Formula, Scored, mean_loss
 from tuner.model.adapt import measuring
-from tuner.model.load import Ending
+from tuner.model.endings import Ending, ending_of
 from tuner.model.preferences import of_rewards, rewards
 from tuner.runs import read_json, write_json
 from tuner.train import encoders
 from tuner.train import pairs as common
 from tuner.train.causal import tokenizer_of
-from tuner.train.labelled import ending_of
 
 NAMES = ("reward",)
 KINDS = ("preference",)

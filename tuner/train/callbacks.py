@@ -83,7 +83,7 @@ def _step(line: str) -> float:
 class LossGuard(TrainerCallback):
     """Stops on a loss that is no number or has exploded, before the step can be saved. Raises TuneError (code 3).
 
-    A model that does not write (`writes`) may lose next to nothing on one batch and much on another: it is compared with where it began.
+    What does not learn to write (`writes`) may lose next to nothing on one batch and much on another: it is compared with where it began.
     """
 
     def __init__(self, factor: float, *, writes: bool = True) -> None:

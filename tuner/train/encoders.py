@@ -18,7 +18,8 @@ from tuner.data.labelled import Found
 from tuner.data.splits import held_out, tell_skipped
 from tuner.model import starts
 from tuner.model.adapt import attach, quantization, wrap
-from tuner.model.load import DTYPES, Ending, load_base, load_empty, load_folder, load_tokenizer
+from tuner.model.endings import Ending
+from tuner.model.load import DTYPES, load_base, load_empty, load_folder, load_tokenizer
 from tuner.model.objectives import Objective
 from tuner.runs import write_json
 from tuner.schema.adapter import Full

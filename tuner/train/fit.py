@@ -22,6 +22,7 @@ from tuner.render import number
 from tuner.schema.adapter import AdaLora
 from tuner.schema.beyond_lora import Virtual
 from tuner.schema.debug import LrFinder, Profile
+from tuner.schema.task import Sft
 from tuner.schema.trainer import Precision
 from tuner.state import note
 from tuner.train.adalora import Allocation
@@ -194,7 +195,7 @@ def _callbacks(run: Run, interrupt: Interrupt, log: Log, writer: Writer) -> list
     debug = run.recipe.debug
     found: list[TrainerCallback] = [SaveFirst(), *([log] if run.leads else []), interrupt]
     if not isinstance(debug, LrFinder):
-        found.insert(1, LossGuard(trainer.max_loss_factor, writes=run.recipe.task.head == "causal"))
+        found.insert(1, LossGuard(trainer.max_loss_factor, writes=isinstance(run.recipe.task, Sft)))
     if debug.impl and (run.leads or not isinstance(debug, Profile)):
         found.insert(0, load(debug.impl).watch(run, debug))  # before the log, which tells what it sets
     if trainer.load_best_model_at_end or trainer.early_stopping_patience:

@@ -23,10 +23,10 @@ from tuner.data.splits import held_out
 from tuner.data.store import LabelRows, write_labelled
 from tuner.errors import TuneError
 from tuner.model.adapt import measuring
-from tuner.model.load import Ending
+from tuner.model.endings import Ending, ending_of
 from tuner.model.objectives import Objective, of_labels
 from tuner.schema.data import Overlong
-from tuner.schema.task import Classify, Labelled, Problem, Task
+from tuner.schema.task import Classify, Labelled
 from tuner.train import encoders
 from tuner.train.encoders import tokenizer_of
 
@@ -42,13 +42,6 @@ def task_of(run: Run) -> Labelled:
 def ending(run: Run, labels: Labels) -> Ending:
     """What the model ends with."""
     return ending_of(task_of(run), labels.names, tokenizer_of(run).pad_token_id)
-
-
-def ending_of(task: Task, names: Sequence[str], padding: int | None) -> Ending:
-    """The head of a task, with an output for each label."""
-    problem = task.problem if isinstance(task, Classify) else Problem.regression if task.head == "sequence" else None
-    kind = {None: None, Problem.regression: "regression"}.get(problem, f"{problem}_classification")
-    return Ending(head=task.head, labels=names, problem=kind, padding=padding)
 
 
 def objective(run: Run, labels: Labels, lengths: Any = None) -> Objective:
