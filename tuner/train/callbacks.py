@@ -113,7 +113,7 @@ class LossGuard(TrainerCallback):
         if not math.isfinite(loss) or self.overflows > (MOST_OVERFLOWS if args.fp16 else 0):
             self._stop("the loss or its gradient is not a number", args, state)
         worse_than_chance = self.writes and loss > 2 * max(self.chance, self.lowest)
-        if worse_than_chance or loss > self.factor * max(self.lowest, 0.05):
+        if worse_than_chance or loss > self.factor * max(self.lowest, 0.05 if self.writes else 1.0):
             before = "at its lowest" if self.writes else "at the first step"
             self._stop(f"the loss has exploded: {loss:.3g}, after {self.lowest:.3g} {before}", args, state)
         if self.writes or self.lowest == math.inf:
