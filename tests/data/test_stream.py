@@ -106,6 +106,8 @@ def test_ranks_share_the_samples_of_one(lab: Lab, world: int, start: int) -> Non
     assert [batch for turn in zip(*ranks, strict=True) for batch in turn] == alone
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_workers_make_the_batches_of_one_process(lab: Lab) -> None:
     outputs = []
     for workers in (0, 2):

@@ -179,6 +179,8 @@ def test_a_training_that_was_cut_off_ends_as_the_other(tmp_path: Path) -> None:
     assert [e["eval_loss"] for e in log_of(whole.folder) if "eval_loss" in e]
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_an_epoch_that_ends_with_blank_rows_over_two_processes(tmp_path: Path) -> None:
     """45 rows, 8 a step: losses and gradients are those of one process, which sees the same batches."""
     lab = labs.classes(tmp_path, rows=45)

@@ -114,6 +114,8 @@ def finish(process: subprocess.Popen[str]) -> str:
     return output
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_killed_at_five_moments_the_result_is_bitwise_that_of_an_uninterrupted_run(
     tmp_path: Path, whole: Path, workers: list[subprocess.Popen[str]]
 ) -> None:
@@ -157,6 +159,8 @@ def test_killed_at_five_moments_the_result_is_bitwise_that_of_an_uninterrupted_r
     assert not [p for p in folder.iterdir() if p.name.endswith(".tmp") or p.name == ".saving"], "nothing half-written is left"
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_a_stream_killed_in_between_goes_on_at_the_very_sample(tmp_path: Path, workers: list[subprocess.Popen[str]]) -> None:
     lab = new_lab(tmp_path)
     streamed = ("data.streaming=true", "data.shuffle_rows=9", f"trainer.max_steps={STEPS}", *ONLY_TRAIN[1:])
