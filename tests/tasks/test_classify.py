@@ -29,7 +29,7 @@ from tuner.schema.beyond_lora import Virtual
 from tuner.train.rows import alike
 
 OFTEN = ("full", "lora", "ia3")  # the others are `slow`
-ADAPTERS = sorted(name for name, cls in kinds("adapter").items() if not issubclass(cls, Virtual) and name != "qlora")
+ADAPTERS = sorted(name for name, cls in kinds("adapter").items() if not issubclass(cls, Virtual))
 
 
 def tune(lab: Lab, *args: str) -> int:

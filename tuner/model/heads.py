@@ -17,7 +17,8 @@ from transformers import (
 )
 
 # Modules that heads are made of, by the names that Transformers' models give them: they are new, so nothing of them is quantised.
-PARTS = ("classifier", "score", "pre_classifier", "head", "pooler", "qa_outputs")
+_PARTS = ("classifier", "score", "pre_classifier", "head", "pooler", "qa_outputs")
+PARTS = tuple(rf"(.*\.)?{name}" for name in _PARTS)  # as Transformers matches the modules that it leaves as they are
 
 
 @dataclass(frozen=True, kw_only=True)
