@@ -17,6 +17,7 @@ from tuner.render import out
 from tuner.runs import read_json
 from tuner.schema.adapter import Full
 from tuner.schema.model import Model, Source
+from tuner.serve.typed import typed
 
 MOST_SHOWN = 10  # labels of one text
 
@@ -55,16 +56,9 @@ def ask(plan: Plan, text: str, *, as_json: bool = False) -> None:
 
 
 def converse(plan: Plan) -> None:
-    """Texts one after the other, until an empty line, Ctrl-D or Ctrl-C."""
+    """Texts one after the other."""
     model = pipeline_of(plan)
-    out.print("type a text; an empty line ends")
-    while True:
-        try:
-            text = out.input("[bold]>[/] ").strip()
-        except (EOFError, KeyboardInterrupt):
-            return
-        if not text:
-            return
+    for text in typed():
         _show(answer(plan, model, text))
 
 

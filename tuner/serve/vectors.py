@@ -13,6 +13,7 @@ from tuner.model.sources import fetch
 from tuner.plan import Plan
 from tuner.render import out
 from tuner.results import json_lines, read_results
+from tuner.serve.typed import typed
 
 NEAREST = 5
 
@@ -59,16 +60,9 @@ def ask(plan: Plan, text: str, *, as_json: bool = False) -> None:
 
 
 def converse(plan: Plan) -> None:
-    """Texts one after the other, until an empty line, Ctrl-D or Ctrl-C."""
+    """Texts one after the other."""
     finder = Finder(plan)
-    out.print("type a text; an empty line ends")
-    while True:
-        try:
-            text = out.input("[bold]>[/] ").strip()
-        except (EOFError, KeyboardInterrupt):
-            return
-        if not text:
-            return
+    for text in typed():
         _show(finder.nearest(text))
 
 
