@@ -1,7 +1,8 @@
 """Writes the generated pages of docs/ from the code: `python scripts/make_docs.py` (or `--check`: exit 1 when one is stale).
 
 cli.md comes from the table of verbs and their docstrings, reference.md and
-transforms.md from the schema's dataclasses, coming-from.md from the synonyms.
+transforms.md from the schema's dataclasses, coming-from.md from the synonyms,
+and the list in recipes.md from the shipped recipes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from tuner.commands import VERBS
 from tuner.registry import kinds, load
 from tuner.schema import synonyms
 from tuner.schema.describe import Key, describe, describe_option, keys_below, sections
-from tuner.schema.documents import list_options
+from tuner.schema.documents import SHIPPED_RECIPES, list_options, read
 from tuner.schema.recipe import DEFAULTS, GROUPS
 from tuner.schema.transforms import describe as transforms
 from tuner.schema.walk import all_keys
@@ -179,6 +180,19 @@ def argument(about: transforms.Argument) -> str:
     return f"`{about.name}`" if empty else f"`{about.name}: {json.dumps(about.default)}`"
 
 
+LISTED = re.compile(r"(?<=<!-- ready recipes -->\n).*?(?=<!-- end of ready recipes -->)", re.DOTALL)
+
+
+def recipes_page() -> str:
+    """The guide's page on recipes, its list of the shipped ones made anew from their first comments."""
+    rows = [
+        f"| `{path.relative_to(SHIPPED_RECIPES).with_suffix('')}` | {cell(read(path).summary)} |"
+        for path in sorted(SHIPPED_RECIPES.rglob("*.yaml"))
+    ]
+    made = "\n".join(["", "| recipe | what it does |", "|---|---|", *rows, "", ""])
+    return LISTED.sub(lambda _: made, (DOCS / "recipes.md").read_text(encoding="utf-8"))
+
+
 TRANSFORMS = """\
 The steps of `data.transforms`: [data.md](data.md#cleaning-and-transforms) tells how they work, `tune explain
 transforms.NAME` what each argument means. Held-out rows do not get the steps with a *."""
@@ -247,7 +261,13 @@ def tidy(lines: list[str]) -> str:
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip() + "\n"
 
 
-PAGES = {"cli.md": cli_page, "reference.md": reference_page, "transforms.md": transforms_page, "coming-from.md": coming_from_page}
+PAGES = {
+    "cli.md": cli_page,
+    "reference.md": reference_page,
+    "transforms.md": transforms_page,
+    "coming-from.md": coming_from_page,
+    "recipes.md": recipes_page,
+}
 
 
 def main(argv: list[str]) -> int:

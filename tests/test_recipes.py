@@ -12,7 +12,10 @@ import jsonschema
 import pytest
 
 from tests.conftest import ROOT
+from tuner.capacity import capacity
 from tuner.checks import RULES
+from tuner.estimate import longest, shape
+from tuner.placement import choose
 from tuner.plan import make_plan
 from tuner.schema.compose import compose
 from tuner.schema.documents import SHIPPED_RECIPES, list_options, read
@@ -43,6 +46,28 @@ def test_a_shipped_recipe_is_short_and_says_what_it_is(path: Path) -> None:
     assert len(read(path).summary) > 20
     assert any(f"tune recipe={name}" in line for line in lines if line.startswith("#"))
     assert len([line for line in lines if line and not line.startswith("#")]) <= 12
+
+
+@pytest.mark.usefixtures("project")
+@recipes
+def test_a_shipped_recipe_fits_the_gpu_that_it_names(path: Path) -> None:
+    named = re.search(r"GPUs? of (\d+) GB", read(path).summary)
+    if not named:
+        assert "CPU" in read(path).summary
+        return
+    given = [f"hardware.memory_gb={named[1]}", "hardware.device=cuda"]
+    plan = make_plan(compose(str(path.relative_to(SHIPPED_RECIPES).with_suffix("")), given, rules=RULES))
+    dimensions, recipe = shape(plan), plan.load_recipe()
+    if dimensions is not None:
+        chosen = choose(recipe, dimensions, length=longest(plan), place=capacity(recipe.hardware))
+        assert chosen is not None
+        assert chosen.need.total < 0.95e9 * float(named[1])
+
+
+@recipes
+def test_a_shipped_recipe_says_how_long_and_what_to_expect(path: Path) -> None:
+    assert re.search(r"\d ?(h|min|minutes)\b|½ minutes", read(path).summary)
+    assert path.stem == "quickstart" or re.search(r"estimates?\).*expect .*\(.*not run here\)|not run here\)", read(path).summary)
 
 
 @recipes

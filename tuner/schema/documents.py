@@ -24,6 +24,7 @@ SHIPPED_RECIPES = next(p for p in (PACKAGE / "recipes", PACKAGE.parent / "recipe
 # Sections of which people bring their own, and the key that names it.
 RUN = "run:"  # `model=run:NAME`, `adapter.continue_from=run:NAME`
 OWN = {"model": "model.id", "data": "data.path"}
+MANY = 20  # options that an error still lists one by one
 
 
 @dataclass
@@ -136,7 +137,8 @@ def find_option(group: str, name: str, *, where: str) -> Document | None:
         return None if path is None else read(path)
     guess, own = nearest(name, options), OWN.get(group)
     hint = f"did you mean `{guess}`? " if guess else f"your own is `{own}={name}`; " if own and ("/" in name or "." in name) else ""
-    raise TuneError(f"unknown {group} `{name}`", where, f"{hint}{group}: {', '.join(options)}")
+    listed = f"{group}: {', '.join(options)}" if len(options) <= MANY else f"`tune ls {group}` lists all {len(options)}"
+    raise TuneError(f"unknown {group} `{name}`", where, f"{hint}{listed}")
 
 
 def option_of(name: str) -> str:

@@ -55,6 +55,8 @@ class Shape(Section):
     """Rows of the embedding."""
     tie_word_embeddings: bool = opt(False)
     """Whether input and output embedding are one matrix."""
+    head_dim: int | None = opt(None, ge=1)
+    """Width of a head, where it is not `hidden_size / num_attention_heads`."""
 
 
 @dataclass(kw_only=True)
