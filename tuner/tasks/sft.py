@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from torch.utils.data import Subset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from tuner.context import Run
@@ -24,13 +23,11 @@ from tuner.eval.loss import row_losses
 from tuner.eval.scores import TEXT, Formula, Scored
 from tuner.eval.scores import score as score_answer
 from tuner.model.adapt import measuring
-from tuner.schema.debug import Overfit
 from tuner.schema.task import Sft
 from tuner.train import causal
 from tuner.train.causal import load, save, tokenizer_of
+from tuner.train.make import make_trainer, validation
 from tuner.train.padding import padding_free
-from tuner.train.together import wait
-from tuner.train.trainer import TokenTrainer
 
 __all__ = ["check", "formulas", "load", "possible", "prepare", "probe", "save", "score", "show", "trainer"]
 PROBED = 4  # conversations whose loss is compared before saving and after loading
@@ -62,29 +59,24 @@ def possible(run: Run) -> None:
 
 def trainer(run: Run, model: nn.Module, args: TrainingArguments, prepared: Path, callbacks: list[TrainerCallback]) -> Trainer:
     """A TokenTrainer, padding-free where the model can and the recipe lets it."""
-    validation = None
-    if run.recipe.trainer.eval_steps:
-        validation = run.folder / "validation"
+
+    def written(folder: Path) -> TokenRows:
         if run.leads:
-            write_rows(validation, [row for row, _ in _held_out(run, held_out(run), limit=None)])
-        wait()
+            write_rows(folder, [row for row, _ in _held_out(run, held_out(run), limit=None)])
+        return TokenRows(folder)
+
     rows: Any = TokenRows(prepared)
     if run.recipe.data.streaming:
         rows = stream(run, tokenizer_of(run), _task(run), micro=args.per_device_train_batch_size)
-    if isinstance(run.recipe.debug, Overfit):
-        rows = Subset(rows, range(min(run.recipe.trainer.batch_size, len(rows))))
-    return TokenTrainer(
-        model=model,
-        args=args,
-        adapter=run.recipe.adapter,
-        optim=run.recipe.trainer.optim,
+    return make_trainer(
+        run,
+        model,
+        args,
+        callbacks,
         rows=rows,
-        eval_rows=TokenRows(validation) if validation else None,
+        eval_rows=validation(run, written),
         tokenizer=tokenizer_of(run),
         padding_free=padding_free(run, model, packing=_task(run).packing),
-        callbacks=callbacks,
-        tell=run.tell,
-        sharing=run.recipe.hardware.devices_per_row,
         fixed=args.per_device_train_batch_size * _task(run).max_length if run.recipe.trainer.torch_compile else None,
     )
 

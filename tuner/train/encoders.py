@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import Subset
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 
 from tuner.context import Run
@@ -26,9 +25,8 @@ from tuner.schema.adapter import Full
 from tuner.schema.debug import Overfit
 from tuner.schema.hardware import Fsdp
 from tuner.schema.task import Encoder
+from tuner.train.make import make_trainer, validation
 from tuner.train.possible import possible_here
-from tuner.train.together import wait
-from tuner.train.trainer import TokenTrainer
 
 
 def tokenizer_of(run: Run) -> PreTrainedTokenizerBase:
@@ -89,29 +87,11 @@ def trainer(
 
     `objective` takes the rows' lengths, where they are to be grouped.
     """
-    validation = None
-    if run.recipe.trainer.eval_steps:
-        folder = run.folder / "validation"
-        validation = written(folder) if run.leads else None
-        wait()
-        validation = validation or written(folder)
     assert isinstance(run.recipe.task, Encoder)
-    lengths = rows.lengths if run.recipe.task.group_by_length else None
-    if isinstance(run.recipe.debug, Overfit):
-        rows, lengths = Subset(rows, range(min(run.recipe.trainer.batch_size, len(rows)))), None
-    return TokenTrainer(
-        model=model,
-        args=args,
-        adapter=run.recipe.adapter,
-        optim=run.recipe.trainer.optim,
-        rows=rows,
-        eval_rows=validation,
-        tokenizer=tokenizer_of(run),
-        padding_free=False,
-        callbacks=callbacks,
-        tell=run.tell,
-        objective=objective(lengths),
-    )
+    grouped = run.recipe.task.group_by_length and not isinstance(run.recipe.debug, Overfit)
+    learned = objective(rows.lengths if grouped else None)
+    found = validation(run, written)
+    return make_trainer(run, model, args, callbacks, rows=rows, eval_rows=found, tokenizer=tokenizer_of(run), objective=learned)
 
 
 def save(run: Run, model: Any, folder: Path, tokenizer: PreTrainedTokenizerBase | None = None) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.utils.data import Subset
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 
 from tuner.context import Run
@@ -24,10 +23,9 @@ from tuner.model.adapt import measuring
 from tuner.model.objectives import Objective
 from tuner.model.preferences import answers
 from tuner.schema.data import Overlong
-from tuner.schema.debug import Overfit
 from tuner.train import encoders
+from tuner.train.make import make_trainer, validation
 from tuner.train.together import wait
-from tuner.train.trainer import TokenTrainer
 
 AT_ONCE = 4  # pairs of which the log-probabilities are looked at before training
 Pairs = Sequence[tuple[TokenRow, TokenRow]]
@@ -76,29 +74,16 @@ def trainer(
     `held_out` writes the held-out pairs into a folder.
     """
     rows = _compared(run, model, args, prepared, run.folder / "reference.npy", objective if compares else None)
-    validation = None
-    if run.recipe.trainer.eval_steps:
-        folder = run.folder / "validation"
+
+    def written(folder: Path) -> Path:
         if run.leads:
             held_out(folder)
-        wait()
-        validation = _compared(run, model, args, folder, folder / "reference.npy", objective if compares else None)
-    chosen: Any = rows
-    if isinstance(run.recipe.debug, Overfit):
-        chosen = Subset(rows, range(min(run.recipe.trainer.batch_size, len(rows))))
-    return TokenTrainer(
-        model=model,
-        args=args,
-        adapter=run.recipe.adapter,
-        optim=run.recipe.trainer.optim,
-        rows=chosen,
-        eval_rows=validation,
-        tokenizer=tokenizer,
-        padding_free=padding_free,
-        callbacks=callbacks,
-        tell=run.tell,
-        objective=objective,
-    )
+        return folder
+
+    folder = validation(run, written)
+    measured = folder and _compared(run, model, args, folder, folder / "reference.npy", objective if compares else None)
+    options: dict[str, Any] = {"tokenizer": tokenizer, "padding_free": padding_free, "objective": objective}
+    return make_trainer(run, model, args, callbacks, rows=rows, eval_rows=measured, **options)
 
 
 def _compared(run: Run, model: nn.Module, args: TrainingArguments, folder: Path, path: Path, objective: Objective | None) -> PairRows:
