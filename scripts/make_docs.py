@@ -200,7 +200,7 @@ transforms.NAME` what each argument means. Held-out rows do not get the steps wi
 
 COMING_FROM = """\
 Other tools' names are not accepted in silence, but an error names ours, and `tune explain cutoff_len` answers with `task.max_length`.
-An axolotl configuration, for example:
+`tune import FILE --out my.yaml` writes the recipe, and says of each line what became of it. An axolotl configuration, for example:
 
 ```text
 base_model: org/name

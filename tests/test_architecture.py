@@ -25,7 +25,7 @@ LIGHT = (
     "placement",
     "checks estimate",
     "render",
-    "recipe_file progress",
+    "recipe_file progress imports",
     "launch",
     "commands",
     "cli __main__",

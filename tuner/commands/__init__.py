@@ -7,6 +7,7 @@ VERBS = {
     "show": ("recipe=R [key=value …]", "the resolved recipe, each value with its origin"),
     "explain": ("[KEY|transforms.NAME]", "what a recipe key means, its type, default and range"),
     "cp": ("RECIPE FILE", "copy a recipe to start your own"),
+    "import": ("FILE [--out FILE] [--num-devices N]", "a recipe from an axolotl, LLaMA-Factory or TRL configuration, line by line"),
     "check": ("recipe=R [key=value …]", "all that can be known before training, loss-mask audit included"),
     "preview": ("recipe=R [--row N] [key=value …]", "rows as the model sees them, what is trained told apart"),
     "plan": ("memory recipe=R [key=value …]", "peak memory by strategy, micro-batch and length, and what fits the device"),
