@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -9,9 +10,14 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from tuner.schema.adapter import Full
 from tuner.schema.hardware import DeepSpeed, Device, Distributed, Fsdp, Hardware
+from tuner.schema.model import Dtype
+from tuner.schema.recipe import Recipe
+from tuner.schema.trainer import Precision
 
 TIMEOUT_S = 3
+WEIGHTS = {Precision.fp32: Dtype.float32, Precision.tf32: Dtype.float32, Precision.fp16: Dtype.float16}  # others: bfloat16
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # version 2, version 1
 
 
@@ -43,6 +49,26 @@ def bf16_units() -> list[str] | None:
         return None
     flags = set(info.read_text(encoding="utf-8").split())
     return [name for flag, name in (("avx512_bf16", "AVX-512 BF16"), ("amx_bf16", "AMX"), ("bf16", "BF16")) if flag in flags]
+
+
+def settled(recipe: Recipe, device: str, *, narrow: bool | None = None) -> Recipe:
+    """The recipe with number formats for a device ("cpu", "cuda" …) where it leaves them to us.
+
+    `narrow`: whether that device multiplies bf16 itself (none: as far as it is known without torch). A CPU that does not is some
+    30 times slower in bf16 than in fp32; there is no choice where the recipe holds frozen weights in 2 bytes.
+    """
+    precision, dtype = recipe.trainer.precision, recipe.model.dtype
+    if precision is Precision.auto:
+        narrow = narrow if narrow is not None else device != "cpu" or bf16_units() != []
+        whole = dtype in (Dtype.auto, Dtype.float32) or isinstance(recipe.adapter, Full)
+        wide = Precision.fp16 if device == "cuda" else Precision.fp32 if whole else Precision.bf16
+        precision = Precision.bf16 if narrow else wide
+    if dtype is Dtype.auto:
+        dtype = WEIGHTS.get(precision, Dtype.bfloat16)
+    if (precision, dtype) == (recipe.trainer.precision, recipe.model.dtype):
+        return recipe
+    trainer = dataclasses.replace(recipe.trainer, precision=precision)
+    return dataclasses.replace(recipe, trainer=trainer, model=dataclasses.replace(recipe.model, dtype=dtype))
 
 
 def ram() -> int:

@@ -8,9 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tuner import progress
+from tuner.capacity import settled
 from tuner.plan import Plan
 from tuner.schema.recipe import Recipe
+
+
+def suited(recipe: Recipe, device: torch.device) -> Recipe:
+    """The recipe with the number formats that this device is fast in, where it leaves them to us."""
+    narrow = torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else None
+    return settled(recipe, device.type, narrow=narrow)
 
 
 @dataclass(kw_only=True)
@@ -31,6 +40,9 @@ class Run:
     """Where a model is put that is trained: on `device`, unless it is to be cut over several first."""
     placing: dict[str, Any] = field(default_factory=dict)
     """What else a model is told of devices that is loaded to be trained."""
+
+    def __post_init__(self) -> None:
+        self.recipe = suited(self.recipe, self.device)
 
     @property
     def folder(self) -> Path:

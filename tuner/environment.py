@@ -58,6 +58,7 @@ def snapshot(recipe: Recipe, *, device: Any) -> dict[str, Any]:
             "name": name,
             "threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         },
+        "formats": {"precision": recipe.trainer.precision.value, "dtype": recipe.model.dtype.value},
         "versions": versions(),
         "commits": load("tuner.hub.revisions").commits(recipe),
         "wheel": {"requirement": recipe.model.wheel.requirement, "sha256": recipe.model.wheel.sha256} if recipe.model.wheel else None,

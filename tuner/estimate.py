@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuner.capacity import capacity
+from tuner.capacity import capacity, settled
 from tuner.dimensions import local_shape, parameters, trainable
 from tuner.files import COMPRESSED, format_of, is_remote
 from tuner.placement import choose
@@ -36,7 +36,8 @@ class Estimate:
 
 def estimate(plan: Plan) -> Estimate:
     """Work out a plan's size from its data files (or its prepared data) and the model's dimensions."""
-    recipe = plan.load_recipe()
+    place = capacity(plan.load_recipe().hardware)
+    recipe = settled(plan.load_recipe(), "cpu" if place.cpu else "cuda")
     rows, tokens, exact = _count(plan)
     dimensions = shape(plan)
     steps = recipe.trainer.max_steps
@@ -44,7 +45,7 @@ def estimate(plan: Plan) -> Estimate:
         steps = max(1, math.ceil(math.ceil(rows / recipe.trainer.batch_size) * recipe.trainer.num_train_epochs))
     epochs = steps * recipe.trainer.batch_size / rows if steps and rows else None
     trained = trainable(recipe.adapter, dimensions) if dimensions else None
-    chosen = choose(recipe, dimensions, length=longest(plan), place=capacity(recipe.hardware)) if dimensions and trained else None
+    chosen = choose(recipe, dimensions, length=longest(plan), place=place) if dimensions and trained else None
     return Estimate(
         exact=exact,
         rows=None if recipe.data.streaming else rows,

@@ -18,7 +18,7 @@ from tuner.schema.model import Dtype
 from tuner.schema.recipe import Recipe
 from tuner.schema.trainer import Choice, Optim, Precision
 
-BYTES = {Dtype.bfloat16: 2.0, Dtype.float16: 2.0, Dtype.float32: 4.0}
+BYTES = {Dtype.auto: 2.0, Dtype.bfloat16: 2.0, Dtype.float16: 2.0, Dtype.float32: 4.0}
 QUANTISED = {Quant.nf4: 0.5625, Quant.fp4: 0.5625, Quant.int8: 1.0}  # bytes a weight; constants are fp32, a block of 64
 DOUBLE_QUANTISED = 0.516  # their constants quantised too
 WHOLE = (Precision.fp32, Precision.tf32)  # without autocast: what is kept of each product has 4 bytes

@@ -20,9 +20,9 @@ Finding = tuple[str, str, str]
 def rates(recipe: Recipe) -> Iterator[Finding]:
     """LoRA+ is groups of an optimizer, and Muon makes its own; what is not autocast is computed in the format of the weights."""
     precision, dtype = recipe.trainer.precision, recipe.model.dtype
-    if precision in (Precision.fp32, Precision.tf32) and dtype is not Dtype.float32 and not isinstance(recipe.adapter, Full):
+    if precision in (Precision.fp32, Precision.tf32) and dtype not in (Dtype.auto, Dtype.float32) and not isinstance(recipe.adapter, Full):
         what = f"the base would compute in {dtype.value}, whatever `trainer.precision={precision.value}` says: nothing casts its weights"
-        yield "trainer.precision", what, "set `model.dtype=float32` too, or use `trainer.precision=bf16`"
+        yield "trainer.precision", what, "leave `model.dtype` out, or use `trainer.precision=bf16`"
     if isinstance(recipe.adapter, Lora) and recipe.adapter.loraplus_lr_ratio and recipe.trainer.optim is Optim.muon:
         yield "trainer.optim", "LoRA+ gives the second matrix a rate of its own, and `muon` one to all", "use another optimizer"
 

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-from tuner.capacity import capacity, planned_processes
+from tuner.capacity import capacity, planned_processes, settled
 from tuner.commands.request import parse, planned
 from tuner.dimensions import trainable
 from tuner.errors import TuneError
@@ -36,6 +36,7 @@ def main(args: list[str]) -> int:
         fix = "set model.shape, or model.id to a local folder with a config.json"
         raise TuneError(f"the dimensions of {recipe.model.id} are not known without downloading it", "model.shape", fix)
     place, length = capacity(recipe.hardware), longest(plan)
+    recipe = settled(recipe, "cpu" if place.cpu else "cuda")
     chosen = choose(recipe, dimensions, length=length, place=place)
     rows = [*_rows(recipe, dimensions, length, cpu=place.cpu)]
     room = usable(place, planned_processes(recipe.hardware))

@@ -19,6 +19,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from tuner.capacity import bf16_units
 from tuner.data.chat import ensure_template
 from tuner.errors import ENVIRONMENT, TuneError
 from tuner.model import packed
@@ -48,6 +49,13 @@ def pick_device(hardware: Hardware) -> torch.device:
         fix = "use hardware=auto, or see `tune doctor`"
         raise TuneError(f"there is no {hardware.device} device here", "hardware.device", fix, code=ENVIRONMENT)
     return torch.device(hardware.device.value)
+
+
+def dtype_of(model: Model, device: torch.device) -> torch.dtype:
+    """The format of a model's weights; one that no recipe trains, and that leaves it to us, has what the device is fast in."""
+    if model.dtype is Dtype.auto:
+        return torch.float32 if device.type == "cpu" and bf16_units() == [] else torch.bfloat16
+    return DTYPES[model.dtype]
 
 
 def load_tokenizer(model: Model, *, progress: Progress, chats: bool = True, words: bool = False) -> tuple[PreTrainedTokenizerBase, str]:
@@ -90,7 +98,7 @@ def load_base(
     `placing`: what else `from_pretrained` is told of devices; then it has placed the model itself.
     """
     packed.register()
-    options: dict[str, Any] = {"dtype": dtype or DTYPES[model.dtype], "attn_implementation": model.attn_implementation}
+    options: dict[str, Any] = {"dtype": dtype or dtype_of(model, device), "attn_implementation": model.attn_implementation}
     options |= placing or {}
     if quantization is not None:
         options["quantization_config"] = quantization
@@ -162,7 +170,7 @@ def _drawn_alike() -> Iterator[None]:
 
 def load_folder(folder: Path, model: Model, device: torch.device, *, ending: Ending = CAUSAL) -> PreTrainedModel:
     """A fully tuned model from its run folder, in eval mode."""
-    options: dict[str, Any] = {"dtype": DTYPES[model.dtype], "attn_implementation": model.attn_implementation}
+    options: dict[str, Any] = {"dtype": dtype_of(model, device), "attn_implementation": model.attn_implementation}
     tuned: PreTrainedModel = ending.auto.from_pretrained(str(folder), trust_remote_code=model.trust_remote_code, **options)
     return _placed(tuned, device)
 

@@ -17,6 +17,7 @@ from filelock import FileLock
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 
+from tuner.context import suited
 from tuner.errors import TuneError
 from tuner.files import cache_dir, hashes
 from tuner.model.adapt import attach
@@ -60,7 +61,7 @@ def merged(model: Model, *, progress: Callable[[str], None]) -> Path:
 
 
 def _merge(run: Path, plan: Plan, folder: Path, *, progress: Callable[[str], None]) -> None:
-    recipe = plan.load_recipe()
+    recipe = suited(plan.load_recipe(), torch.device("cpu"))
     progress(f"merging the adapter of {plan.name} into its base (once)")
     names = read_json(run / "data.json").get("labels", []) if (run / "data.json").is_file() else []
     ending = ending_of(recipe.task, names, None)

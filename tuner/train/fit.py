@@ -159,11 +159,12 @@ def _place(run: Run) -> str:
         others = torch.cuda.device_count() - run.world
         more = f"; {others} more GPUs are here: hardware=ddp takes them all" if others > 0 and run.world == 1 else ""
         return f"cuda ({torch.cuda.get_device_name(run.device)}){more}"
-    units = bf16_units() if run.device.type == "cpu" and run.recipe.trainer.precision is Precision.bf16 else None
-    if units is None:
+    units = bf16_units() if run.device.type == "cpu" else None
+    if units == [] and run.recipe.trainer.precision is Precision.fp32:
+        return f"{run.device.type} (fp32: it has no bf16 instructions)"
+    if units is None or run.recipe.trainer.precision is not Precision.bf16:
         return str(run.device.type)
-    slow = "no bf16 instructions: trainer.precision=fp32 model.dtype=float32 may be faster"
-    return f"{run.device.type} ({', '.join(units) or slow})"
+    return f"{run.device.type} ({', '.join(units) or 'no bf16 instructions: trainer.precision=auto is far faster'})"
 
 
 def _in_fp32(model: nn.Module, args: TrainingArguments) -> list[tuple[nn.Parameter, torch.dtype]]:
