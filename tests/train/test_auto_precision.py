@@ -48,8 +48,8 @@ def test_a_run_takes_what_the_processor_is_fast_in(
     for place in ("tuner.capacity", "tuner.train.fit"):
         monkeypatch.setattr(f"{place}.bf16_units", lambda: units)
     wanted = (*AUTO, "trainer.max_steps=1", "eval.enabled=false", "hub=none")
-    lab.write_plan(*wanted)
     run = lab.run(*wanted)
+    run.plan.write(run.folder / "plan.json")
     key = run.plan.stage("train").key
     execute(run)
     base = run.recipe.model.dtype.value
