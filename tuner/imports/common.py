@@ -60,7 +60,7 @@ def precision(name: str) -> Rule:
 
     def rule(draft: Draft, key: str, value: Any) -> None:
         if value == "auto":
-            draft.same(key, value, "bf16 is the default")
+            draft.same(key, value, "`auto` takes bf16 where the device has it")
         elif value in (True, "true", "full"):
             draft.put(key, value, "trainer.precision", name)
         else:
