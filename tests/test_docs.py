@@ -211,3 +211,15 @@ def test_json_of_the_guide_is_json() -> None:
         if block.language == "json":
             for line in block.text.splitlines():
                 assert json.loads(line) is not None
+
+
+def test_the_chinese_readme_keeps_step() -> None:
+    """The same commands and recipes, figures, and places that it leads to."""
+
+    def parts(name: str) -> tuple[list[str], list[str], set[str]]:
+        text = (ROOT / name).read_text(encoding="utf-8")
+        code = re.findall(r"^```.*?^```", text, re.DOTALL | re.MULTILINE)
+        figures = re.findall(r"\d\.\d\d", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
+        return code, figures, {link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text)} - {"README.md", "README.zh.md"}
+
+    assert parts("README.zh.md") == parts("README.md")
