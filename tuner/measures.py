@@ -9,6 +9,9 @@ LOWER_IS_BETTER = ("loss", "perplexity", "mae", "chosen_loss")
 HEADLINES = (
     "exact_match",
     "valid_json",
+    "bleu",
+    "rougeL",
+    "chrf",
     "f1",
     "spearman",
     "ndcg@10",
@@ -21,6 +24,11 @@ HEADLINES = (
 
 NAMES = {
     "valid_json": "valid JSON",
+    "bleu": "BLEU",
+    "chrf": "chrF",
+    "rouge1": "ROUGE-1",
+    "rouge2": "ROUGE-2",
+    "rougeL": "ROUGE-L",
     "f1": "F1",
     "f1_macro": "macro F1",
     "f1_micro": "micro F1",
@@ -29,6 +37,7 @@ NAMES = {
     "mrr@10": "MRR@10",
 }
 SIGNED = ("pearson", "spearman", "margin")
+HUNDREDS = ("bleu", "chrf")  # between 0 and 100, as sacrebleu gives them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +67,7 @@ class Metric:
     @property
     def is_rate(self) -> bool:
         """Whether it lies between 0 and 1."""
-        return self.key not in (*LOWER_IS_BETTER, *SIGNED)
+        return self.key not in (*LOWER_IS_BETTER, *SIGNED, *HUNDREDS)
 
     @property
     def change(self) -> float | None:

@@ -11,6 +11,7 @@ from tuner.schema.data import Overlong
 from tuner.schema.eval import Eval
 from tuner.schema.preferences import Dpo, Kto, Paired, Preference, Reward
 from tuner.schema.recipe import Recipe
+from tuner.schema.seq2seq import Seq2Seq
 from tuner.schema.task import Classify, Embed, Encoder, Labelled, Problem, Sft
 from tuner.schema.trainer import Choice
 
@@ -94,6 +95,35 @@ def preferring(recipe: Recipe) -> Iterator[Finding]:
         yield "task.label_noise", f"`task.loss_type={task.loss_type}` knows no `task.label_noise`", "use `robust`, or `sigmoid`"
 
 
+def writing(recipe: Recipe) -> Iterator[Finding]:
+    """What a task of an encoder and a decoder does not read, or is not made for yet."""
+    task, adapter = recipe.task, recipe.adapter
+    if not isinstance(task, Seq2Seq):
+        return
+    asked = {
+        "trainer.torch_compile": recipe.trainer.torch_compile,
+        "trainer.padding_free": recipe.trainer.padding_free is Choice.always,
+        "data.streaming": recipe.data.streaming,
+        "hardware.devices_per_row": recipe.hardware.devices_per_row > 1,
+        "data.overlong": recipe.data.overlong is Overlong.split,
+        "data.system": recipe.data.system is not None,
+        "model.chat_template": recipe.model.chat_template is not None,
+        "model.add_tokens": bool(recipe.model.add_tokens),
+        "adapter.init_lora_weights": isinstance(adapter, Lora) and adapter.init_lora_weights not in (Init.default, Init.gaussian),
+        "adapter": isinstance(adapter, Virtual),
+    }
+    for key, is_set in asked.items():
+        if is_set:
+            fix = (
+                "write `task.prefix`"
+                if key == "data.system"
+                else "use `adapter=lora`, or `adapter=full`"
+                if "adapter" in key
+                else "remove it"
+            )
+            yield key, f"`task={task.kind}` has no use for `{key}`: it is for models that chat", fix
+
+
 def embedding(recipe: Recipe) -> Iterator[Finding]:
     """The lengths of Matryoshka's vectors are lengths, and rows learn from each other."""
     task = recipe.task
@@ -107,4 +137,4 @@ def embedding(recipe: Recipe) -> Iterator[Finding]:
         yield "trainer.label_smoothing_factor", "`task=embed` has no labels to smooth", "remove it"
 
 
-RULES = (packing, labels, of_encoders, preferring, embedding)
+RULES = (packing, labels, of_encoders, preferring, writing, embedding)

@@ -57,7 +57,9 @@ def _labels(run: Plan, request: Request, prompt: str) -> int:
     """Labels of one text, or of several one after the other."""
     if request.overrides:
         raise TuneError(f"{run.name} writes nothing that could be set", request.overrides[0], "leave it out")
-    labels = load("tuner.serve.vectors" if run.load_recipe().task.head == "embedding" else "tuner.serve.labels")
+    labels = load(
+        {"embedding": "tuner.serve.vectors", "seq2seq": "tuner.serve.written"}.get(run.load_recipe().task.head, "tuner.serve.labels")
+    )
     if prompt:
         labels.ask(run, prompt, as_json=request.json)
     else:

@@ -31,9 +31,15 @@ LIKE = {
     "unpaired": "answers that were liked or not ({prompt: …, completion: …, label: true})",
     "preference": "two answers to a prompt ({prompt: …, chosen: …, rejected: …})",
     "related": "texts that belong together ({anchor: …, positive: …, negative: …})",
+    "written": "texts and what is written of them ({source: …, target: …}, {translation: {en: …, de: …}}, {document: …, summary: …})",
+    "conversation": "a question and its answer ({prompt: …, completion: …})",
     "labelled": "texts with labels ({text: …, label: …})",
     "tagged": "words with tags ({tokens: […], tags: […]})",
 }
+
+
+_NAME = "name the columns: `data.columns={{{}}}`, or choose another task"
+COLUMNS = dict.fromkeys(LIKE, _NAME.format("text: …, label: …")) | {"written": _NAME.format("source: …, target: …")}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,7 +75,7 @@ def read(run: Run, rows: Rows, kinds: tuple[str, ...]) -> Found:
         if layout.kind not in kinds or (found.layouts and layout.kind != found.layouts[0].kind):
             like = " or ".join(LIKE[kind] for kind in kinds) if layout.kind not in kinds else "rows of one kind"
             what = f"`task: {run.recipe.task.kind}` learns from {like}, and these rows are laid out as {layout}"
-            raise TuneError(what, mine.place(0), "name the columns: `data.columns={text: …, label: …}`, or choose another task")
+            raise TuneError(what, mine.place(0), COLUMNS[kinds[0]])
         gone = {problem.where for problem in misfits}
         found.examples.extend(examples)
         found.places.extend(place for index in range(len(mine)) if (place := mine.place(index)) not in gone)

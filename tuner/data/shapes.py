@@ -1,8 +1,8 @@
 """The row layouts that are known: `SHAPES[RowShape.alpaca]` says which columns it needs, and reads such a row as an Example.
 
-An Example is one of seven kinds, whatever the rows look like: `conversation` {messages, tools}, `preference` {prompt, chosen, rejected},
-`unpaired` {prompt, completion, label}, `labelled` {text, text_pair, label, score, image or audio}, `related` {anchor, positive,
-negatives}, `tagged` {tokens, tags}, `text` {text}.
+An Example is one of eight kinds, whatever the rows look like: `conversation` {messages, tools}, `preference` {prompt, chosen, rejected},
+`unpaired` {prompt, completion, label}, `written` {source, target} or {texts}, `labelled` {text, text_pair, label, score, image or audio},
+`related` {anchor, positive, negatives}, `tagged` {tokens, tags}, `text` {text}.
 Messages are Transformers': role, content (text, or parts), tool_calls, reasoning_content; `train: false` keeps the loss off one of them.
 """
 
@@ -32,7 +32,10 @@ ALSO = {
     "input": ("context",),
     "chosen": ("preferred", "accepted"),
     "rejected": ("dispreferred",),
-    "text": ("sentence", "content", "document"),
+    "text": ("sentence", "content", "document", "article", "dialogue"),
+    "summary": ("highlights", "abstract"),
+    "source": ("src",),
+    "target": ("tgt",),
     "label": ("labels", "category", "class"),
     "sentence1": ("premise", "text1"),
     "sentence2": ("hypothesis", "text2"),
@@ -77,6 +80,17 @@ def _related(row: Row) -> Example:
     return {"anchor": turns.text(row, "anchor"), "positive": turns.text(row, "positive"), "negatives": negatives}
 
 
+def _translation(row: Row) -> Example:
+    texts = row["translation"]
+    if not isinstance(texts, dict) or len(texts) < 2 or not all(isinstance(text, str) for text in texts.values()):
+        raise Misfit(f"`translation` is no mapping of languages to texts: {texts!r:.80}")
+    return {"texts": texts}
+
+
+def _written(source: str, target: str) -> Callable[[Row], Example]:
+    return lambda row: {"source": turns.text(row, source), "target": turns.text(row, target)}
+
+
 def _tagged(row: Row) -> Example:
     tokens, tags = turns.items(row, "tokens"), turns.items(row, "tags")
     if len(tokens) != len(tags):
@@ -98,6 +112,9 @@ SHAPES: dict[RowShape, Shape] = {
         kind="unpaired",
         read=turns.unpaired,
     ),
+    RowShape.translation: Shape(needs=("translation",), kind="written", read=_translation),
+    RowShape.source_target: Shape(needs=("source", "target"), kind="written", read=_written("source", "target")),
+    RowShape.summary: Shape(needs=("text", "summary"), kind="written", read=_written("text", "summary")),
     RowShape.messages: Shape(
         needs=("messages",), may_have=("tools",), kind="conversation", read=partial(turns.conversation, column="messages")
     ),

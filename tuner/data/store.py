@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 
 from tuner.data.chat import TokenRow
 from tuner.data.related import TextRows
+from tuner.data.written import WrittenRows
 
 IGNORE = -100
 
@@ -171,11 +172,13 @@ def write_pairs(folder: Path, pairs: Sequence[tuple[TokenRow, TokenRow]], liked:
     np.save(folder / "pairs.npy", np.asarray(liked or [True] * len(pairs), np.bool_))
 
 
-Stored = TokenRows | LabelRows | TextRows | PairRows
+Stored = TokenRows | LabelRows | TextRows | PairRows | WrittenRows
 
 
 def stored(folder: Path) -> Stored:
     """What a prepare stage wrote."""
+    if (folder / "source_ends.npy").is_file():
+        return WrittenRows(folder)
     if (folder / "text_ends.npy").is_file():
         return TextRows(folder)
     if (folder / "pairs.npy").is_file():

@@ -10,6 +10,7 @@ from torch import nn
 from transformers import (
     AutoModel,
     AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     PretrainedConfig,
@@ -34,6 +35,7 @@ HEADS = {
     "causal": Head(auto=AutoModelForCausalLM, peft="CAUSAL_LM", new=False),
     "sequence": Head(auto=AutoModelForSequenceClassification, peft="SEQ_CLS"),
     "embedding": Head(auto=AutoModel, peft="FEATURE_EXTRACTION", new=False),
+    "seq2seq": Head(auto=AutoModelForSeq2SeqLM, peft="SEQ_2_SEQ_LM", new=False),
     "token": Head(auto=AutoModelForTokenClassification, peft="TOKEN_CLS"),
 }
 

@@ -56,6 +56,9 @@ class RowShape(StrEnum):
     """Row layouts."""
 
     auto = "auto"
+    translation = "translation"
+    source_target = "source_target"
+    summary = "summary"
     messages = "messages"
     sharegpt = "sharegpt"
     alpaca = "alpaca"

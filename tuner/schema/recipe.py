@@ -8,7 +8,8 @@ from functools import cache
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import tuner.schema.beyond_lora
-import tuner.schema.preferences  # noqa: F401  (what they hold is registered)
+import tuner.schema.preferences
+import tuner.schema.seq2seq  # noqa: F401
 from tuner.registry import kinds
 from tuner.schema.adapter import Adapter
 from tuner.schema.base import Section, opt

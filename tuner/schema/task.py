@@ -61,13 +61,19 @@ class Problem(StrEnum):
 
 
 @dataclass(kw_only=True)
-class Encoder(Task):
+class Grouped(Task):
+    """Tasks whose rows are padded."""
+
+    group_by_length: bool = opt(True, affects="train")
+    """Batch rows of like length together, which leaves little padding; the order is still by chance."""
+
+
+@dataclass(kw_only=True)
+class Encoder(Grouped):
     """Tasks whose models read a text as a whole, and write none."""
 
     max_length: int = opt(256, affects="prepare baseline", ge=8)
     """Longest row in tokens; what goes beyond is cut at the end, and the audit counts it."""
-    group_by_length: bool = opt(True, affects="train")
-    """Batch rows of like length together, which leaves little padding; the order is still by chance."""
 
 
 @dataclass(kw_only=True)

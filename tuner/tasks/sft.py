@@ -18,6 +18,7 @@ from tuner.data.splits import held_out
 from tuner.data.store import TokenRows, write_rows
 from tuner.data.streamed import stream
 from tuner.errors import GATE, TuneError
+from tuner.eval import texts as of_texts
 from tuner.eval.generate import answers
 from tuner.eval.loss import row_losses
 from tuner.eval.scores import TEXT, Formula, Scored
@@ -48,7 +49,8 @@ def show(run: Run, rows: Rows, index: int) -> dict[str, Any]:
 
 
 def check(run: Run, rows: Rows) -> None:
-    """Held-out rows are laid out as the recipe says and end with an answer."""
+    """Held-out rows are laid out as the recipe says and end with an answer; what measures answers is there."""
+    of_texts.ready(run.recipe.eval)
     _held_out(run, rows, limit=run.recipe.eval.limit)
 
 
@@ -113,12 +115,13 @@ def score(run: Run, model: nn.Module, rows: Rows) -> list[Scored]:
             texts = answers(model, tokenizer, scored, max_new_tokens=wanted.max_new_tokens, batch_size=wanted.batch_size, tick=tick)
         for row, text in zip(scored, texts, strict=True):
             row.answer, row.scores = text, score_answer(text, row.reference, wanted.metrics)
+        of_texts.score(scored, wanted.metrics)
     return scored
 
 
 def formulas(run: Run) -> dict[str, Formula]:
-    """Loss and perplexity."""
-    return TEXT
+    """Loss and perplexity; BLEU and chrF of the answers, where they are asked for."""
+    return TEXT | of_texts.formulas(run.recipe.eval)
 
 
 def _task(run: Run) -> Sft:

@@ -24,7 +24,7 @@ from tuner.runs import write_json
 from tuner.schema.adapter import Full
 from tuner.schema.debug import Overfit
 from tuner.schema.hardware import Fsdp
-from tuner.schema.task import Encoder
+from tuner.schema.task import Grouped
 from tuner.train.make import make_trainer, validation
 from tuner.train.possible import possible_here
 
@@ -87,7 +87,7 @@ def trainer(
 
     `objective` takes the rows' lengths, where they are to be grouped.
     """
-    assert isinstance(run.recipe.task, Encoder)
+    assert isinstance(run.recipe.task, Grouped)
     grouped = run.recipe.task.group_by_length and not isinstance(run.recipe.debug, Overfit)
     learned = objective(rows.lengths if grouped else None)
     found = validation(run, written)
