@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-LOWER_IS_BETTER = ("loss", "perplexity", "mae", "chosen_loss")
+LOWER_IS_BETTER = ("loss", "perplexity", "mae", "chosen_loss", "wer", "cer")
 HEADLINES = (
     "exact_match",
     "valid_json",
     "bleu",
     "rougeL",
     "chrf",
+    "wer",
+    "cer",
     "f1",
     "spearman",
     "ndcg@10",
@@ -32,6 +34,8 @@ NAMES = {
     "f1": "F1",
     "f1_macro": "macro F1",
     "f1_micro": "micro F1",
+    "wer": "word error rate",
+    "cer": "character error rate",
     "mae": "mean absolute error",
     "ndcg@10": "nDCG@10",
     "mrr@10": "MRR@10",

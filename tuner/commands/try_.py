@@ -24,6 +24,8 @@ from tuner.schema.model import Model
 from tuner.schema.recipe import from_section
 
 MAX_NEW_TOKENS = 256
+SERVES = {
+    "seq2seq": "tuner.serve.written","embedding": "tuner.serve.vectors", "speech": "tuner.serve.sounds", "audio": "tuner.serve.sounds"}  # by what a model ends with
 
 
 def main(args: list[str]) -> int:
@@ -57,9 +59,7 @@ def _labels(run: Plan, request: Request, prompt: str) -> int:
     """Labels of one text, or of several one after the other."""
     if request.overrides:
         raise TuneError(f"{run.name} writes nothing that could be set", request.overrides[0], "leave it out")
-    labels = load(
-        {"embedding": "tuner.serve.vectors", "seq2seq": "tuner.serve.written"}.get(run.load_recipe().task.head, "tuner.serve.labels")
-    )
+    labels = load(SERVES.get(run.load_recipe().task.head, "tuner.serve.labels"))
     if prompt:
         labels.ask(run, prompt, as_json=request.json)
     else:

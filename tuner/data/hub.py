@@ -66,9 +66,13 @@ def _load(data: Data, split: str, key: str, **options: Any) -> Any:
     datasets = load("datasets")
     datasets.disable_progress_bars()
     try:
-        return datasets.load_dataset(data.id, data.config, split=split, revision=data.revision, **options)
+        found = datasets.load_dataset(data.id, data.config, split=split, revision=data.revision, **options)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise _told(error, data, split, key) from error
+    for name, feature in (found.features or {}).items():
+        if isinstance(feature, datasets.Audio):  # as it is stored: read with soundfile, when it is heard
+            found = found.cast_column(name, datasets.Audio(decode=False))
+    return found
 
 
 def _told(error: Exception, data: Data, split: str, key: str) -> TuneError:

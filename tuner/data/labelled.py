@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from tuner.data.shapes import Example
 from tuner.data.store import IGNORE
 from tuner.data.turns import Misfit
 from tuner.errors import GATE, Problem, TuneError
-from tuner.schema.data import OnError
+from tuner.schema.data import OnError, RowShape
 
 BATCH = 1000
 LIKE = {
@@ -64,13 +64,17 @@ class Found:
     layouts: list[Layout]
 
 
-def read(run: Run, rows: Rows, kinds: tuple[str, ...]) -> Found:
-    """Rows as Examples of one of some kinds, all of the same. Raises TuneError (code 2) when they are something else."""
+def read(run: Run, rows: Rows, kinds: tuple[str, ...], *, shape: RowShape = RowShape.auto) -> Found:
+    """Rows as Examples of one of some kinds, all of the same; of a `shape`, where the recipe names none.
+
+    Raises TuneError (code 2) when they are something else.
+    """
     found = Found(examples=[], places=[], misfits=[], layouts=[])
     sources = [part.data for part in parts(run)]
     for number in sorted(set(rows.part)):
         mine = rows.of_part(number)
         data = (*sources, run.recipe.data)[number]
+        data = replace(data, shape=shape) if data.shape is RowShape.auto else data
         layout, examples, misfits = read_all(mine, data, place=mine.place)
         if layout.kind not in kinds or (found.layouts and layout.kind != found.layouts[0].kind):
             like = " or ".join(LIKE[kind] for kind in kinds) if layout.kind not in kinds else "rows of one kind"

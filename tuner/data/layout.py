@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tuner.data.shapes import ALSO, SHAPES, Example, Row, Shape
+from tuner.data.shapes import ALSO, SAID, SHAPES, Example, Row, Shape
 from tuner.data.turns import Misfit
 from tuner.errors import Problem, TuneError
 from tuner.schema.data import Data, OnError, RowShape
@@ -62,7 +62,7 @@ def recognise(row: Row, data: Data) -> Layout:
     wanted: list[RowShape] = list(SHAPES) if data.shape is RowShape.auto else [data.shape]
     for exact in (True, False):
         for shape in wanted:
-            columns = _columns(SHAPES[shape], row, given, exact=exact)
+            columns = _columns(SHAPES[shape], row, given, exact=exact, said=len(wanted) == 1)
             if columns is not None and _holds(shape, row | dict.fromkeys(given), columns):
                 return Layout(shape=shape, columns=columns)
     raise _unknown(row, data, wanted)
@@ -104,13 +104,14 @@ def shared_system(found: list[Example]) -> str | None:
     return texts.pop() if len(texts) == 1 else None
 
 
-def _columns(shape: Shape, row: Row, given: dict[str, str], *, exact: bool) -> dict[str, str] | None:
+def _columns(shape: Shape, row: Row, given: dict[str, str], *, exact: bool, said: bool) -> dict[str, str] | None:
     """Our names -> theirs where they differ; None when a needed one is missing."""
     found = dict(given)
     for name in (*shape.needs, *shape.may_have):
         if name in row or name in found:
             continue
-        other = None if exact else next((a for a in ALSO.get(name, ()) if a in row and a not in found.values()), None)
+        others = (*ALSO.get(name, ()), *(SAID.get(name, ()) if said else ()))
+        other = None if exact else next((a for a in others if a in row and a not in found.values()), None)
         if other is not None:
             found[name] = other
         elif name in shape.needs:

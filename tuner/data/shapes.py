@@ -32,7 +32,7 @@ ALSO = {
     "input": ("context",),
     "chosen": ("preferred", "accepted"),
     "rejected": ("dispreferred",),
-    "text": ("sentence", "content", "document", "article", "dialogue"),
+    "text": ("sentence", "content", "document", "article", "dialogue", "transcription", "transcript"),
     "summary": ("highlights", "abstract"),
     "source": ("src",),
     "target": ("tgt",),
@@ -45,6 +45,8 @@ ALSO = {
     "tokens": ("words",),
     "tags": ("ner_tags", "pos_tags"),
 }
+
+SAID = {"audio": ("path", "file", "wav", "flac", "mp3")}  # more of them, of a shape that was said: by themselves they may be anything
 
 
 @dataclass(frozen=True, kw_only=True)

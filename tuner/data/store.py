@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from tuner.data.audio import SoundRows
 from tuner.data.chat import TokenRow
 from tuner.data.related import TextRows
 from tuner.data.written import WrittenRows
@@ -172,7 +173,7 @@ def write_pairs(folder: Path, pairs: Sequence[tuple[TokenRow, TokenRow]], liked:
     np.save(folder / "pairs.npy", np.asarray(liked or [True] * len(pairs), np.bool_))
 
 
-Stored = TokenRows | LabelRows | TextRows | PairRows | WrittenRows
+Stored = TokenRows | LabelRows | TextRows | PairRows | WrittenRows | SoundRows
 
 
 def stored(folder: Path) -> Stored:
@@ -181,6 +182,8 @@ def stored(folder: Path) -> Stored:
         return WrittenRows(folder)
     if (folder / "text_ends.npy").is_file():
         return TextRows(folder)
+    if (folder / "features.npy").is_file():
+        return SoundRows(folder)
     if (folder / "pairs.npy").is_file():
         return PairRows(folder)
     return LabelRows(folder) if (folder / "labels.npy").is_file() else TokenRows(folder)

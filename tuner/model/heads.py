@@ -9,25 +9,27 @@ from typing import Any, cast
 from torch import nn
 from transformers import (
     AutoModel,
+    AutoModelForAudioClassification,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
+    AutoModelForSpeechSeq2Seq,
     AutoModelForTokenClassification,
     PretrainedConfig,
     PreTrainedModel,
 )
 
 # Modules that heads are made of, by the names that Transformers' models give them: they are new, so nothing of them is quantised.
-_PARTS = ("classifier", "score", "pre_classifier", "head", "pooler", "qa_outputs")
+_PARTS = ("classifier", "projector", "score", "pre_classifier", "head", "pooler", "qa_outputs")
 PARTS = tuple(rf"(.*\.)?{name}" for name in _PARTS)  # as Transformers matches the modules that it leaves as they are
 
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """`auto`: the class that loads such a model; `peft`: what PEFT calls its task; `new`: whether it is trained from nothing."""
+    """`auto`: the class that loads it; `peft`: PEFT's name of its task, none without text; `new`: whether it is trained from nothing."""
 
     auto: Any
-    peft: str
+    peft: str | None
     new: bool = True
 
 
@@ -36,6 +38,8 @@ HEADS = {
     "sequence": Head(auto=AutoModelForSequenceClassification, peft="SEQ_CLS"),
     "embedding": Head(auto=AutoModel, peft="FEATURE_EXTRACTION", new=False),
     "seq2seq": Head(auto=AutoModelForSeq2SeqLM, peft="SEQ_2_SEQ_LM", new=False),
+    "speech": Head(auto=AutoModelForSpeechSeq2Seq, peft=None, new=False),
+    "audio": Head(auto=AutoModelForAudioClassification, peft=None),
     "token": Head(auto=AutoModelForTokenClassification, peft="TOKEN_CLS"),
 }
 
@@ -52,7 +56,9 @@ def with_labels(config: PretrainedConfig, names: Sequence[str], problem: str | N
 def new_modules(base: PreTrainedModel, missing: Sequence[str] = ()) -> list[str]:
     """Modules that no pretrained model brings, by name: what stands beside the backbone, and what of it was `missing` from the weights."""
     beside = [
-        name for name, module in base.named_children() if name != base.base_model_prefix and next(module.parameters(), None) is not None
+        name
+        for name, module in base.named_children()
+        if name not in (base.base_model_prefix, "encoder") and next(module.parameters(), None) is not None  # `encoder`: Whisper's
     ]
     within = {name.partition(".")[2].partition(".")[0] for name in missing if name.startswith(f"{base.base_model_prefix}.")}
     return [*beside, *sorted(within - {"embeddings", "encoder", "layers", "layer", "transformer", "h", ""})]

@@ -12,7 +12,9 @@ from safetensors import SafetensorError
 from transformers import (
     AddedToken,
     AutoConfig,
+    AutoFeatureExtractor,
     AutoTokenizer,
+    GenerationConfig,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -115,6 +117,17 @@ def load_base(
         cast(Any, loaded).new_modules = new_modules(loaded, sorted(info["missing_keys"])) if HEADS[ending.head].new else []
     _make_room(loaded, model, progress=progress)
     return loaded.eval() if quantization is not None or placing else _placed(loaded, device)
+
+
+def load_extractor(model: Model, *, progress: Progress) -> Any:
+    """What makes numbers of a recording, as the model takes them. Raises TuneError (code 4) when it cannot be had."""
+    return _pretrained(AutoFeatureExtractor, model, progress=progress)
+
+
+def load_generation(model: Model, *, progress: Progress) -> GenerationConfig:
+    """How the model writes: what it never does, and how it begins. Raises TuneError (code 4) when it cannot be had."""
+    config: GenerationConfig = _pretrained(GenerationConfig, model, progress=progress)
+    return config
 
 
 def load_config(model: Model, *, progress: Progress) -> PretrainedConfig:

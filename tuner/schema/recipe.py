@@ -7,6 +7,7 @@ from enum import Enum
 from functools import cache
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+import tuner.schema.audio
 import tuner.schema.beyond_lora
 import tuner.schema.preferences
 import tuner.schema.seq2seq  # noqa: F401

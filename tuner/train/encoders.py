@@ -82,19 +82,21 @@ def trainer(
     rows: Any,
     objective: Callable[[Any], Objective],
     written: Callable[[Path], Any],
+    processor: Any = None,
 ) -> Trainer:
     """A TokenTrainer over prepared rows, those of like length together; `written` puts held-out rows into a folder and gives them.
 
-    `objective` takes the rows' lengths, where they are to be grouped.
+    `objective` takes the rows' lengths, where they are to be grouped. `processor`: what is saved beside, where it is no tokenizer.
     """
     assert isinstance(run.recipe.task, Grouped)
     grouped = run.recipe.task.group_by_length and not isinstance(run.recipe.debug, Overfit)
     learned = objective(rows.lengths if grouped else None)
     found = validation(run, written)
-    return make_trainer(run, model, args, callbacks, rows=rows, eval_rows=found, tokenizer=tokenizer_of(run), objective=learned)
+    options: dict[str, Any] = {"tokenizer": processor or tokenizer_of(run), "objective": learned}
+    return make_trainer(run, model, args, callbacks, rows=rows, eval_rows=found, **options)
 
 
-def save(run: Run, model: Any, folder: Path, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
+def save(run: Run, model: Any, folder: Path, tokenizer: Any = None) -> None:
     """Weights (the adapter with the head, or all) and tokenizer."""
     if isinstance(run.recipe.adapter, Full):
         model.to(DTYPES[run.recipe.model.dtype])
