@@ -1,4 +1,4 @@
-"""`task: transcribe` and `task: classify_audio`: what is heard and learned, rates as jiwer's, what is saved and refused, over tiny models."""
+"""`task: transcribe`, `task: classify_audio`: what is heard and learned, rates as jiwer's, what is saved and refused, over tiny models."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_rates_are_those_of_jiwer() -> None:
 def test_a_whisper_learns_words_and_loads_in_plain_transformers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lab = hearing.spoken(tmp_path)
     with contextlib.chdir(lab.folder):
-        assert cli.main(["recipe=small", "launcher=inline", "adapter=full", "trainer.num_train_epochs=12"]) == 0
+        assert cli.main(["recipe=small", "launcher=inline", "adapter=full", "trainer.num_train_epochs=25"]) == 0
         (folder,) = (lab.folder / "outputs" / "small").iterdir()
         found = read_json(folder / "metrics.json")
         assert found["tuned"]["wer"] < 0.2 < found["base"]["wer"]
@@ -152,7 +152,7 @@ def test_a_wav2vec2_learns_classes_and_loads_in_plain_peft(tmp_path: Path, capsy
 
 def test_whispers_encoder_tells_classes_apart(tmp_path: Path) -> None:
     """Its pretrained encoder is found under the speech model's names, and only the new layers are trained beside the adapter."""
-    run = hearing.sounds(tmp_path, hearing.whisper()).run("trainer.num_train_epochs=2")
+    run = hearing.sounds(tmp_path, hearing.whisper()).run("trainer.num_train_epochs=4", "trainer.learning_rate=2e-3")
     train(run)
     assert losses_of(run.folder)[-1] < losses_of(run.folder)[0]
     whole = {name.split(".")[3] for name in weights_of(run.folder) if "lora" not in name}
