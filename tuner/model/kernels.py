@@ -140,9 +140,7 @@ class _Lora(torch.autograd.Function):
         base = rows @ weight.T if bias is None else torch.addmm(bias, rows, weight.T)
         ctx.save_for_backward(rows, weight, down, up, inner)
         ctx.scaling, ctx.shape = scaling, x.shape
-        # No view to autograd: some models (wav2vec2) write into what they are given, which it forbids for a view.
-        whole: Tensor = torch.ops.aten._unsafe_view(base.addmm_(inner, up.T, alpha=scaling), [*x.shape[:-1], weight.shape[0]])
-        return whole
+        return torch.ops.aten._unsafe_view(base.addmm_(inner, up.T, alpha=scaling), [*x.shape[:-1], len(weight)])  # type: ignore[no-any-return]  # no view: wav2vec2 writes into it
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
