@@ -24,8 +24,13 @@ from tuner.schema.model import Model
 from tuner.schema.recipe import from_section
 
 MAX_NEW_TOKENS = 256
+# What answers, by what a model ends with.
 SERVES = {
-    "seq2seq": "tuner.serve.written","embedding": "tuner.serve.vectors", "speech": "tuner.serve.sounds", "audio": "tuner.serve.sounds"}  # by what a model ends with
+    "audio": "tuner.serve.sounds",
+    "embedding": "tuner.serve.vectors",
+    "seq2seq": "tuner.serve.written",
+    "speech": "tuner.serve.sounds",
+}
 
 
 def main(args: list[str]) -> int:
