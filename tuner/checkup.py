@@ -11,7 +11,7 @@ import torch
 
 from tuner.context import Run
 from tuner.data import contamination
-from tuner.data.audit import overlong, taught
+from tuner.data.audit import overlong, sizes, taught
 from tuner.data.splits import facts, held_out
 from tuner.data.transform import told
 from tuner.errors import ENVIRONMENT, OK, Problem, TuneError
@@ -81,10 +81,10 @@ def _data(run: Run) -> list[Finding]:
     execute(run, only=("prepare",))
     folder = run.stage_folder("prepare")
     audit, data = read_json(folder / "audit.json"), read_json(folder / "data.json")
-    length = data["train"]["length"]
     first = "a stream: its first " if "streaming" in data else ""
-    rows = f"{first}{number(data['train']['rows'])} rows to train, {number(len(held_out(run)))} held out, {number(audit['tokens'])} tokens"
-    found = [{"name": "data", "state": "ok", "text": f"{rows}; {length['min']} to {length['max']} a row, {length['mean']} on average"}]
+    rows = f"{first}{number(data['train']['rows'])} rows to train, {number(len(held_out(run)))} held out"
+    rows += "" if "pixels" in data["train"] else f", {number(audit['tokens'])} tokens"
+    found = [{"name": "data", "state": "ok", "text": f"{rows}; {sizes(data['train'])}"}]
     masked = audit["rows_fully_masked"]
     text = f"{taught(audit)}; {masked} rows have none and are left out; {overlong(audit)}"
     if "end_of_turn" in audit:

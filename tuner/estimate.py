@@ -122,5 +122,5 @@ def longest(plan: Plan) -> int:
     prepare = plan.stage("prepare")
     train = read_json(Path(prepare.folder) / "data.json")["train"] if prepare.done else {}
     packed = plan.recipe["task"].get("packing", False)
-    text = int((0 if packed else train.get("length", {}).get("max")) or plan.recipe["task"]["max_length"])
+    text = int((0 if packed else train.get("length", {}).get("max")) or plan.load_recipe().task.max_length)
     return text * plan.load_recipe().task.texts

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from tuner.context import Run
 from tuner.data import contamination
-from tuner.data.audit import overlong, taught
+from tuner.data.audit import overlong, sizes, taught
 from tuner.data.load import Rows
 from tuner.data.splits import left_out, split
 from tuner.data.transform import told
@@ -61,7 +61,7 @@ def _first(rows: Rows) -> list[int]:
 def _print_row(shown: dict[str, Any]) -> None:
     """The place of a row, then its text: what is trained in green (in double brackets where there is no colour)."""
     trained = f", {shown['supervised_tokens']} trained" if shown["supervised_tokens"] is not None else ""
-    facts = f"{shown['tokens']} tokens{trained}" + (", cut" if shown["truncated"] else "")
+    facts = "" if shown["tokens"] is None else f"{shown['tokens']} tokens{trained}" + (", cut" if shown["truncated"] else "")
     source = f"{shown['source']}: " if shown.get("source") else ""
     out.print(f"[bold]{source}{shorten(shown['place'])}[/]  {facts}", highlight=False)
     print_segments(shown["segments"])
@@ -84,11 +84,14 @@ def _print_statistics(data: dict[str, Any], audit: dict[str, Any]) -> None:
         "layout": data["source"]["shape"],
         "rows": f"{'the first ' if 'streaming' in data else ''}{number(train['rows'])} to train, {number(data['eval']['rows'])} held out",
         "tokens": number(train["tokens"]) if "labels" in audit else f"{number(train['tokens'])}, of which {audit['share']:.1%} are trained",
-        "length": f"{length['min']} to {length['max']} tokens, {length['mean']} on average, 95 % within {length['p95']}",
+        "length": f"{sizes(train)}, 95 % within {length['p95']}",
         "maximum": overlong(audit),
         "untrained": f"{number(audit['rows_fully_masked'])} rows have nothing to train and are left out",
         "duplicates": f"{number(train['duplicates'])} rows are the same as an earlier one",
     }
+    if "pixels" in train:
+        lines["length"] = sizes(train)
+        del lines["tokens"], lines["maximum"]
     if "labels" in audit:
         lines["labels"] = taught(audit).partition(": ")[2] + f" ({audit['labels_of']}s)"
     if silent := audit.get("rows_without_answer"):
@@ -109,6 +112,12 @@ def _print_statistics(data: dict[str, Any], audit: dict[str, Any]) -> None:
     if sources := data.get("sources"):
         out.print()
         _print_sources(sources, {one["name"]: one["read"] for one in data.get("mix", ())})
+    if "pixels" not in train:
+        _print_lengths(train)
+
+
+def _print_lengths(train: dict[str, Any]) -> None:
+    """A bar for each step of lengths."""
     out.print("\ntokens a row")
     most = max(count for _, count in train["histogram"])
     for bound, count in train["histogram"]:

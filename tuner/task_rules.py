@@ -12,7 +12,7 @@ from tuner.schema.eval import Eval
 from tuner.schema.preferences import Dpo, Kto, Paired, Preference, Reward
 from tuner.schema.recipe import Recipe
 from tuner.schema.seq2seq import Seq2Seq
-from tuner.schema.task import Classify, Embed, Encoder, Labelled, Problem, Sft
+from tuner.schema.task import Classes, Classify, Embed, Encoder, Labelled, Problem, Sft
 from tuner.schema.trainer import Choice
 
 Finding = tuple[str, str, str]
@@ -31,7 +31,7 @@ def labels(recipe: Recipe) -> Iterator[Finding]:
         return
     if len({str(name).strip() for name in task.labels} - {""}) < len(task.labels):
         yield "task.labels", "`task.labels` names a label twice, or not at all", "give each its own name"
-    if isinstance(task, Classify) and task.problem is Problem.regression and task.labels:
+    if isinstance(task, Classes) and task.problem is Problem.regression and task.labels:
         yield "task.labels", "`task.problem=regression` measures one number, which has no labels", "remove one of the two"
 
 

@@ -2,6 +2,7 @@
 
 tune try smollm2-135m "What is the capital of France?"
 tune try sentiment "A lovely film"         the labels of a model that gives some
+tune try flowers photo.jpg                 of one that labels images, an image file
 tune try quickstart                        a conversation; an empty line ends it
 tune try quickstart "My kettle broke" system="…" max_new_tokens=64 --json
 """
@@ -28,6 +29,7 @@ MAX_NEW_TOKENS = 256
 SERVES = {
     "audio": "tuner.serve.sounds",
     "embedding": "tuner.serve.vectors",
+    "image": "tuner.serve.pictures",
     "seq2seq": "tuner.serve.written",
     "speech": "tuner.serve.sounds",
 }

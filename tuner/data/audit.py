@@ -89,6 +89,14 @@ def overlong(found: dict[str, Any]) -> str:
     )
 
 
+def sizes(train: dict[str, Any]) -> str:
+    """How large the rows are: `5 to 90 tokens a row, 31.2 on average`; `images of 224 × 224 pixels`."""
+    if pixels := train.get("pixels"):
+        return f"images of {pixels[1]} × {pixels[0]} pixels"
+    length = train["length"]
+    return f"{length['min']} to {length['max']} tokens a row, {length['mean']} on average"
+
+
 def statistics(rows: list[TokenRow]) -> dict[str, Any]:
     """Row count, tokens and lengths, as `data.json` holds them."""
     lengths = np.asarray([len(r.ids) for r in rows])

@@ -9,6 +9,7 @@ shorter than a gram counts when the whole of it is a held-out row. System messag
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import Any
 from zlib import crc32
 
 from tuner.data.load import Rows
+from tuner.data.transforms.augment import content
 from tuner.data.transforms.chat import role, talks
 from tuner.data.transforms.steps import Row, texts_of
 from tuner.data.words import tokens_of
@@ -23,6 +25,7 @@ from tuner.data.words import tokens_of
 NGRAM, LEAST_WORDED = 5, 3  # words of a gram, and how many of them are no numbers: sums are alike everywhere
 HALF, SHORT, LONG = 0.5, 8, 50  # of the words of a held-out text: a share of at least so many (or all of them), or a number
 COMMON_SHARE, COMMON_LEAST = 0.05, 2  # a gram in more held-out rows than both says nothing about any of them
+FILES = ("image", "audio")  # columns of files, which are alike when their bytes are
 FRAMES = ("system", "tools")  # columns, and who speaks, that many rows have alike
 MOST_SHOWN, SHOWN = 5, 12  # examples, and words of each
 
@@ -114,6 +117,9 @@ def _parts(row: Row) -> Iterator[list[list[str]]]:
     for name, value in row.items():
         if name in FRAMES:
             continue
+        if name in FILES and value:
+            yield [[_identity(row, name)]]
+            continue
         spoken = defaultdict[str, list[list[str]]](list)
         for column, turns in talks({name: value}):
             for turn in turns:
@@ -122,6 +128,15 @@ def _parts(row: Row) -> Iterator[list[list[str]]]:
             yield from (said for speaker, said in spoken.items() if speaker not in FRAMES)
         else:
             yield [tokens_of(text) for text in texts_of({name: value})]
+
+
+def _identity(row: Row, column: str) -> str:
+    """What tells a row's file from others: its bytes; of one that cannot be read, which is told elsewhere, its name."""
+    try:
+        value = content(row, column)
+    except (OSError, ValueError):
+        value = row[column]
+    return hashlib.blake2b(value if isinstance(value, bytes) else repr(value).encode(), digest_size=16).hexdigest()
 
 
 def _index(held_out: Rows) -> _Index:

@@ -34,6 +34,7 @@ LIKE = {
     "written": "texts and what is written of them ({source: …, target: …}, {translation: {en: …, de: …}}, {document: …, summary: …})",
     "conversation": "a question and its answer ({prompt: …, completion: …})",
     "labelled": "texts with labels ({text: …, label: …})",
+    "image": "images with labels ({image: photo.jpg, label: …}, or a folder a class)",
     "tagged": "words with tags ({tokens: […], tags: […]})",
 }
 
@@ -53,6 +54,17 @@ class LabelRow(TokenRow):
     label: Any
     words: Sequence[int] = ()
 
+    @property
+    def item(self) -> dict[str, Any]:
+        """The row as a trainer takes it."""
+        label = self.label.tolist() if isinstance(self.label, np.ndarray) else self.label
+        return {"input_ids": self.ids.tolist(), "token_type_ids": self.types.tolist(), "labels": label}
+
+    @property
+    def size(self) -> int:
+        """What it takes in a batch, in tokens."""
+        return len(self.ids)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
@@ -64,8 +76,10 @@ class Found:
     layouts: list[Layout]
 
 
-def read(run: Run, rows: Rows, kinds: tuple[str, ...], *, shape: RowShape = RowShape.auto) -> Found:
-    """Rows as Examples of one of some kinds, all of the same; of a `shape`, where the recipe names none.
+def read(run: Run, rows: Rows, kinds: tuple[str, ...], *, holds: str = "", shape: RowShape = RowShape.auto) -> Found:
+    """Rows as Examples of one of some kinds, all of the same, which hold something by a name (`text`, `image`).
+
+    They are of a `shape`, where the recipe names none.
 
     Raises TuneError (code 2) when they are something else.
     """
@@ -76,10 +90,13 @@ def read(run: Run, rows: Rows, kinds: tuple[str, ...], *, shape: RowShape = RowS
         data = (*sources, run.recipe.data)[number]
         data = replace(data, shape=shape) if data.shape is RowShape.auto else data
         layout, examples, misfits = read_all(mine, data, place=mine.place)
-        if layout.kind not in kinds or (found.layouts and layout.kind != found.layouts[0].kind):
-            like = " or ".join(LIKE[kind] for kind in kinds) if layout.kind not in kinds else "rows of one kind"
+        lacks = bool(holds) and holds not in examples[0]
+        if layout.kind not in kinds or lacks or (found.layouts and layout.kind != found.layouts[0].kind):
+            like = LIKE.get(holds, "") or " or ".join(LIKE[kind] for kind in kinds)
+            like = like if layout.kind not in kinds or lacks else "rows of one kind"
             what = f"`task: {run.recipe.task.kind}` learns from {like}, and these rows are laid out as {layout}"
-            raise TuneError(what, mine.place(0), COLUMNS[kinds[0]])
+            fix = _NAME.format(f"{holds}: …, label: …") if holds else COLUMNS[kinds[0]]
+            raise TuneError(what, mine.place(0), fix)
         gone = {problem.where for problem in misfits}
         found.examples.extend(examples)
         found.places.extend(place for index in range(len(mine)) if (place := mine.place(index)) not in gone)

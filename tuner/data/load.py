@@ -12,7 +12,7 @@ from typing import overload
 
 from tuner.data.formats import Row, place, reading, sql
 from tuner.data.formats.detect import is_sql
-from tuner.data.formats.media import add_metadata, has_media, is_metadata
+from tuner.data.formats.media import add_metadata, beside, has_media, is_metadata
 from tuner.data.formats.remote import expand, shown
 from tuner.errors import Problem, TuneError
 from tuner.schema.data import Data, Format, OnError
@@ -133,7 +133,7 @@ def read_rows(files: list[str], data: Data, *, limit: int | None = None) -> Rows
         if limit is not None and len(rows) >= limit:
             break
         with reading(name, data, about=about) as (form, found):
-            rows.extend(shown(name), form, found, stop=stop, limit=limit)
+            rows.extend(shown(name), form, beside(name, found), stop=stop, limit=limit)
     if not rows:
         where = ", ".join(map(shown, files)) or sql.NAME
         if rows.skipped:

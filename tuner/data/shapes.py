@@ -42,6 +42,7 @@ ALSO = {
     "anchor": ("query",),
     "positive": ("pos", "passage", "document"),
     "negative": ("neg", "negatives", "hard_negative"),
+    "image": ("path", "image_path", "img"),
     "tokens": ("words",),
     "tags": ("ner_tags", "pos_tags"),
 }

@@ -173,6 +173,23 @@ def write_pairs(folder: Path, pairs: Sequence[tuple[TokenRow, TokenRow]], liked:
     np.save(folder / "pairs.npy", np.asarray(liked or [True] * len(pairs), np.bool_))
 
 
+class ImageRows(LabelRows):
+    """Images with labels. An item holds one `{"pixels", "labels"}`."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.pixels = open_pixels(folder)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"rows": [{"pixels": self.pixels[index], "labels": self.labels[index].tolist()}]}
+
+
+def open_pixels(folder: Path) -> NDArray[np.uint8]:
+    """The pixels of prepared images, memory-mapped [images, channels, height, width]."""
+    size = np.load(folder / "size.npy")
+    return np.memmap(folder / "pixels.bin", np.uint8, "r").reshape(-1, *size)
+
+
 Stored = TokenRows | LabelRows | TextRows | PairRows | WrittenRows | SoundRows
 
 
@@ -186,6 +203,8 @@ def stored(folder: Path) -> Stored:
         return SoundRows(folder)
     if (folder / "pairs.npy").is_file():
         return PairRows(folder)
+    if (folder / "pixels.bin").is_file():
+        return ImageRows(folder)
     return LabelRows(folder) if (folder / "labels.npy").is_file() else TokenRows(folder)
 
 

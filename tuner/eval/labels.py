@@ -27,7 +27,7 @@ def predict(
     """Of each row the head's outputs ([labels], or [tokens, labels]), its summed loss, and how many labels that is of."""
     device, found = next(model.parameters()).device, dict[int, tuple[NDArray[np.float32], float, int]]()
     for chosen in _alike(rows):
-        batch = objective.collate([{"rows": [as_item(rows[i])]} for i in chosen])
+        batch = objective.collate([{"rows": [rows[i].item]} for i in chosen])
         batch = {name: value.to(device) for name, value in batch.items() if name != "filler"}
         logits = logits_of(model, batch)
         for place, index in enumerate(chosen):
@@ -50,17 +50,11 @@ class _Known(nn.Module):
         return self
 
 
-def as_item(row: LabelRow) -> dict[str, Any]:
-    """A row as a trainer takes it."""
-    label = row.label.tolist() if isinstance(row.label, np.ndarray) else row.label
-    return {"input_ids": row.ids.tolist(), "token_type_ids": row.types.tolist(), "labels": label}
-
-
 def _alike(rows: Sequence[LabelRow]) -> list[list[int]]:
     """Indices of rows of like length, as many as so many tokens have room for."""
     batches: list[list[int]] = []
-    for index in sorted(range(len(rows)), key=lambda i: -len(rows[i].ids)):
-        if not batches or (len(batches[-1]) + 1) * len(rows[batches[-1][0]].ids) > BATCH_TOKENS:
+    for index in sorted(range(len(rows)), key=lambda i: -rows[i].size):
+        if not batches or (len(batches[-1]) + 1) * rows[batches[-1][0]].size > BATCH_TOKENS:
             batches.append([])
         batches[-1].append(index)
     return batches

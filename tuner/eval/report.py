@@ -23,6 +23,7 @@ from tuner.schema.task import Encoder
 
 MOST_CHARACTERS = 1200  # of one text in an example
 MOST_SAMPLE_CHARACTERS = 6000
+PICTURE = "data:image/"  # all that a page may show: it asks for no other file
 STAGE_NAMES = {
     "prepare": "Prepare the rows",
     "baseline": "Measure the base model",
@@ -96,9 +97,11 @@ def examples(run: Results) -> list[dict[str, Any]]:
     found = []
     for index, row in enumerate(json_lines(path)):
         if index in wanted:
-            question = next((m["content"] for m in reversed(row["prompt"]) if m["role"] == "user"), row["prompt"][-1]["content"])
+            asked = next((m for m in reversed(row["prompt"]) if m["role"] == "user"), row["prompt"][-1])
+            question, image = asked["content"], str(asked.get("image") or "")
+            image = image if image.startswith(PICTURE) else ""
             answers = {who: answer(row[who], row["reference"]) for who in ("reference", "base", "tuned") if row.get(who) is not None}
-            found.append({"index": row.get("index", index), "question": shorten(str(question)), "answers": answers})
+            found.append({"index": row.get("index", index), "question": shorten(str(question)), "image": image, "answers": answers})
     return found
 
 

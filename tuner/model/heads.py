@@ -12,6 +12,7 @@ from transformers import (
     AutoModelForAudioClassification,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
+    AutoModelForImageClassification,
     AutoModelForSequenceClassification,
     AutoModelForSpeechSeq2Seq,
     AutoModelForTokenClassification,
@@ -40,6 +41,7 @@ HEADS = {
     "seq2seq": Head(auto=AutoModelForSeq2SeqLM, peft="SEQ_2_SEQ_LM", new=False),
     "speech": Head(auto=AutoModelForSpeechSeq2Seq, peft=None, new=False),
     "audio": Head(auto=AutoModelForAudioClassification, peft=None),
+    "image": Head(auto=AutoModelForImageClassification),
     "token": Head(auto=AutoModelForTokenClassification, peft="TOKEN_CLS"),
 }
 

@@ -13,6 +13,7 @@ from transformers import (
     AddedToken,
     AutoConfig,
     AutoFeatureExtractor,
+    AutoImageProcessor,
     AutoTokenizer,
     GenerationConfig,
     PretrainedConfig,
@@ -83,6 +84,11 @@ def load_tokenizer(model: Model, *, progress: Progress, chats: bool = True, word
             raise TuneError(what, "model.add_tokens", "leave it out")
     tokenizer.add_tokens([AddedToken(token, normalized=False) for token in model.add_tokens])
     return tokenizer, origin
+
+
+def load_image_processor(model: Model, *, progress: Progress) -> Any:
+    """What makes pixel values of an image, as Pillow and NumPy do it: the same numbers on every machine. Raises TuneError (code 4)."""
+    return _pretrained(AutoImageProcessor, model, progress=progress, backend="pil")
 
 
 def load_base(
@@ -198,7 +204,7 @@ def _pretrained(auto: Any, model: Model, *, progress: Progress, **options: Any) 
     folder = fetch(model, progress=progress)
     place = str(folder) if folder else model.id
     revision = {"revision": model.revision} if model.revision and not folder else {}
-    if not folder and auto is AutoTokenizer:  # the first of its files
+    if not folder and auto in (AutoTokenizer, AutoImageProcessor):  # the first of its files
         progress(f"asking the Hub for {model.id}")
     try:
         return auto.from_pretrained(place, trust_remote_code=model.trust_remote_code, **revision, **options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -37,10 +37,17 @@ class Objective:
 
 def of_labels(head: str, problem: Problem | None, tokenizer: PreTrainedTokenizerBase, *, outputs: int, lengths: Any = None) -> Objective:
     """Cross-entropy of a class (of each text, or of each token), of each class by itself, or the squared error of a number."""
+    learned = losing(problem, outputs=outputs)
+    blank = {"input_ids": [0], "token_type_ids": [0], "blank": True}
+    blank["labels"] = [IGNORE] if head == "token" else learned.blank[0]["labels"]
+    return replace(learned, collate=Padded(tokenizer), blank=[blank], lengths=lengths)
+
+
+def losing(problem: Problem | None, *, outputs: int) -> Objective:
+    """Loss and count of a problem; how rows become a batch, and what of a blank one is no label, is for others to say."""
     loss = {None: _classes, Problem.single_label: _classes, Problem.multi_label: _each_class, Problem.regression: _distance}[problem]
     nothing: Any = [math.nan] * outputs if problem is Problem.multi_label else math.nan if problem is Problem.regression else IGNORE
-    blank = {"input_ids": [0], "token_type_ids": [0], "labels": [IGNORE] if head == "token" else nothing, "blank": True}
-    return Objective(collate=Padded(tokenizer), loss=loss, count=labelled, blank=[blank], lengths=lengths)
+    return Objective(collate=lambda items: {}, loss=loss, count=labelled, blank=[{"labels": nothing}])
 
 
 class Padded:

@@ -84,17 +84,35 @@ class Labelled(Encoder):
     """Names of the labels in the order of their numbers: `[negative, positive]`; none: those that the training rows have, sorted."""
 
 
+@dataclass(kw_only=True)
+class Classes(Labelled):
+    """Tasks whose rows each have a class, several classes, or a number."""
+
+    problem: Problem = opt(Problem.single_label, affects="prepare baseline train")
+    """`single_label` (one class a row), `multi_label` (a list of classes a row), or `regression` (a number a row)."""
+
+
 @kind("task", "classify")
 @dataclass(kw_only=True)
-class Classify(Labelled):
+class Classify(Classes):
     """Classes of texts (or of pairs of texts), or a number for each."""
 
     impl: ClassVar[str] = "tuner.tasks.classify"
     head: ClassVar[str] = "sequence"
     pipeline_tag: ClassVar[str] = "text-classification"
 
-    problem: Problem = opt(Problem.single_label, affects="prepare baseline train")
-    """`single_label` (one class a row), `multi_label` (a list of classes a row), or `regression` (a number a row)."""
+
+@kind("task", "classify_image")
+@dataclass(kw_only=True)
+class ClassifyImage(Classes):
+    """Classes of images (ViT, ConvNeXt, ResNet, …), or a number for each."""
+
+    impl: ClassVar[str] = "tuner.tasks.classify_image"
+    head: ClassVar[str] = "image"
+    pipeline_tag: ClassVar[str] = "image-classification"
+    # An image has no length: its processor makes all of one size.
+    max_length: ClassVar[int] = 1  # type: ignore[misc]
+    group_by_length: ClassVar[bool] = False  # type: ignore[misc]
 
 
 @kind("task", "tag")

@@ -54,17 +54,18 @@ def answer(plan: Plan, model: Any, text: str) -> list[dict[str, Any]]:
 def ask(plan: Plan, text: str, *, as_json: bool = False) -> None:
     """One text, its labels."""
     found = answer(plan, pipeline_of(plan), text)
-    print(json.dumps(found, ensure_ascii=False)) if as_json else _show(found)  # noqa: T201 for a program
+    print(json.dumps(found, ensure_ascii=False)) if as_json else show(found)  # noqa: T201 for a program
 
 
 def converse(plan: Plan) -> None:
     """Texts one after the other."""
     model = pipeline_of(plan)
     for text in typed():
-        _show(answer(plan, model, text))
+        show(answer(plan, model, text))
 
 
-def _show(found: list[dict[str, Any]]) -> None:
+def show(found: list[dict[str, Any]]) -> None:
+    """The likeliest labels, a line each."""
     for entry in found[:MOST_SHOWN]:
         out.print(
             f"{entry['score']:6.3f}  {entry['label']}" + (f"  {entry['text']}" if "text" in entry else ""), markup=False, highlight=False

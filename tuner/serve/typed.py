@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from tuner.render import out
 
 
-def typed() -> Iterator[str]:
+def typed(what: str = "a text") -> Iterator[str]:
     """Texts until an empty line, Ctrl-D or Ctrl-C."""
-    out.print("type a text; an empty line ends")
+    out.print(f"type {what}; an empty line ends")
     while True:
         try:
             text = out.input("[bold]>[/] ").strip()

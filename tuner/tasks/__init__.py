@@ -26,7 +26,7 @@ class Task(Protocol):
         """Raises TuneError when the recipe cannot be trained with this model (no weights are loaded): asked before anything is measured."""
 
     def show(self, run: Run, rows: Rows, index: int) -> dict[str, Any]:
-        """A training row as the model sees it: `place`, `tokens`, `supervised_tokens` (None where labels stand beside
+        """A training row as the model sees it: `place`, `tokens` (None of an image), `supervised_tokens` (None where labels stand beside
         them), `truncated`, `segments` of text and trained."""
 
     def load(self, run: Run, *, trainable: bool = False, tuned: Path | None = None) -> nn.Module:

@@ -7,22 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from tuner.context import Run
-from tuner.data import labelled
+from tuner.data import classes, labelled
 from tuner.data.labelled import Found, LabelRow
-from tuner.data.labels import Labels, named
+from tuner.data.labels import Labels
 from tuner.data.load import Rows
-from tuner.data.shapes import Example
-from tuner.data.splits import split
-from tuner.data.turns import Misfit
-from tuner.eval.labels import correlation, counted, f1, macro_f1, predict
-from tuner.eval.scores import Formula, Scored, mean_loss
-from tuner.eval.search import correlated
-from tuner.schema.task import Classify, Problem
+from tuner.eval.classes import formulas as class_formulas
+from tuner.eval.classes import scored
+from tuner.eval.labels import predict
+from tuner.eval.scores import Formula, Scored
+from tuner.schema.task import Classify
 from tuner.train import encoders
 from tuner.train import labelled as common
 from tuner.train.encoders import save, tokenizer_of
@@ -37,49 +34,14 @@ def _task(run: Run) -> Classify:
 
 def labels_of(run: Run) -> Labels:
     """The recipe's labels, else those of the training rows; of a regression one output."""
-
-    def find() -> Labels:
-        if _task(run).problem is Problem.regression:
-            return Labels(names=("score",))
-        if _task(run).labels:
-            return Labels(names=tuple(_task(run).labels))
-        found = labelled.read(run, split(run)[0], ("labelled",))
-        return named(value for example in found.examples for value in _values(example, _task(run).problem))
-
-    labels: Labels = run.keep("labels", find)
-    return labels
-
-
-def _values(example: Example, problem: Problem) -> list[Any]:
-    """The labels of a row."""
-    value = example.get("label", example.get("score"))
-    if problem is Problem.multi_label:
-        if not isinstance(value, list):
-            raise Misfit(f"`task.problem=multi_label` needs a list of labels, and this is {value!r:.80}")
-        return value
-    if isinstance(value, list):
-        raise Misfit(f"several labels, {value!r:.80}: `task.problem=multi_label` learns them")
-    return [value]
-
-
-def _number(example: Example, problem: Problem, labels: Labels) -> Any:
-    """A row's label as it is learned: a number, a row of 0 and 1, or what is measured."""
-    values = _values(example, problem)
-    if problem is Problem.regression:
-        try:
-            return np.float32(float(values[0]))
-        except (TypeError, ValueError) as error:
-            raise Misfit(f"`task.problem=regression` needs a number, and the label is {values[0]!r:.80}") from error
-    if problem is Problem.single_label:
-        return labels.number(values[0])
-    row = np.zeros(len(labels.names), np.float32)
-    row[[labels.number(value) for value in values]] = 1
-    return row
+    return classes.labels_of(run, holds="text")
 
 
 def _rows(run: Run, rows: Rows, *, tick: Callable[[int], None] = lambda done: None) -> tuple[Found, list[LabelRow]]:
     problem, labels = _task(run).problem, labels_of(run)
-    found, numbers = labelled.numbered(labelled.read(run, rows, ("labelled",)), lambda example: _number(example, problem, labels), run)
+    found, numbers = labelled.numbered(
+        labelled.read(run, rows, ("labelled",), holds="text"), lambda example: classes.number(example, problem, labels), run
+    )
     return found, list(labelled.encoded(found, numbers, tokenizer_of(run), _task(run).max_length, tick=tick))
 
 
@@ -87,20 +49,13 @@ def prepare(run: Run, rows: Rows, folder: Path) -> None:
     """Texts to tokens, labels to numbers; audit; write what can teach."""
     with run.progress("rows prepared", len(rows)) as tick:
         found, coded = _rows(run, rows, tick=tick)
-    counts = Counter(name for row in coded for name in _said(row.label, labels_of(run), _task(run).problem))
+    counts = Counter(name for row in coded for name in classes.said(row.label, labels_of(run), _task(run).problem))
     common.write(run, found, coded, labels_of(run), counts, folder, sample=_segments(run, coded[0]), unit="row")
-
-
-def _said(label: Any, labels: Labels, problem: Problem) -> list[str]:
-    """Names of what is learned of a row; a number as itself."""
-    if problem is Problem.regression:
-        return [f"{label:g}"]
-    return [labels.names[label]] if problem is Problem.single_label else [labels.names[i] for i in np.flatnonzero(label)]
 
 
 def _segments(run: Run, row: LabelRow) -> list[dict[str, Any]]:
     text = str(tokenizer_of(run).decode(row.ids.tolist()))
-    said = ", ".join(_said(row.label, labels_of(run), _task(run).problem)) or "(none of the labels)"
+    said = ", ".join(classes.said(row.label, labels_of(run), _task(run).problem)) or "(none of the labels)"
     return [{"text": f"{text} → ", "trained": False}, {"text": said, "trained": True}]
 
 
@@ -142,31 +97,10 @@ def score(run: Run, model: nn.Module, rows: Rows) -> list[Scored]:
     found, coded = _rows(run, rows[: run.recipe.eval.limit])
     with run.progress("held-out rows", len(coded)) as tick:
         predicted = predict(model, coded, common.objective(run, labels), tick=tick)
-    scored = []
-    for example, row, (logits, loss, count) in zip(found.examples, coded, predicted, strict=True):
-        text = " · ".join(str(example[name]) for name in ("text", "text_pair") if name in example)
-        label = logits[0] if problem is Problem.regression else int(logits.argmax()) if problem is Problem.single_label else logits > 0
-        said, true = (_said(value, labels, problem) for value in (label, row.label))
-        one = Scored(
-            prompt=[{"role": "user", "content": text}], reference=", ".join(true), answer=", ".join(said), loss_sum=loss, tokens=count
-        )
-        if problem is Problem.regression:
-            one.scores = {"mae": abs(float(logits[0]) - float(row.label))}
-        else:
-            one.scores = {"accuracy" if problem is Problem.single_label else "exact_match": float(said == true)}
-            one.counts = counted(set(said), set(true))
-            for name in {*said, *true}:
-                one.counts |= counted({name} & set(said), {name} & set(true), f"/{name}")
-        scored.append(one)
-    if problem is Problem.regression:
-        correlated(scored, [float(logits[0]) for logits, _, _ in predicted], [float(row.label) for row in coded])
-    return scored
+    texts = [" · ".join(str(example[name]) for name in ("text", "text_pair") if name in example) for example in found.examples]
+    return scored([{"role": "user", "content": text} for text in texts], coded, predicted, labels, problem)
 
 
 def formulas(run: Run) -> dict[str, Formula]:
     """Loss; F1 of classes, or correlations of numbers."""
-    problem, labels = _task(run).problem, labels_of(run)
-    if problem is Problem.regression:
-        return {"loss": mean_loss, "pearson": correlation("value"), "spearman": correlation("rank")}
-    found: dict[str, Formula] = {"loss": mean_loss, "f1_macro": macro_f1(labels.names)}
-    return found | ({"f1_micro": f1} if problem is Problem.multi_label else {})
+    return class_formulas(_task(run).problem, labels_of(run))

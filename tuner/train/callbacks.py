@@ -80,6 +80,9 @@ def _step(line: str) -> float:
         return math.inf
 
 
+WORDLESS = 32_000  # as many as a vocabulary has, where a model has none: an image's loss may begin as high
+
+
 class LossGuard(TrainerCallback):
     """Stops on a loss that is no number or has exploded, before the step can be saved. Raises TuneError (code 3).
 
@@ -92,7 +95,7 @@ class LossGuard(TrainerCallback):
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any) -> None:
         """A resumed training is compared with what it had reached. `chance` is the loss of a model that guesses any token alike."""
-        self.chance = math.log(model.config.get_text_config().vocab_size)
+        self.chance = math.log(model.config.get_text_config().to_dict().get("vocab_size") or WORDLESS)
         losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
         self.lowest = (min(losses) if self.writes else losses[0]) if losses else math.inf
 

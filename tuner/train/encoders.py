@@ -86,7 +86,7 @@ def trainer(
 ) -> Trainer:
     """A TokenTrainer over prepared rows, those of like length together; `written` puts held-out rows into a folder and gives them.
 
-    `objective` takes the rows' lengths, where they are to be grouped. `processor`: what is saved beside, where it is no tokenizer.
+    `objective` takes the rows' lengths, where they are to be grouped; `processor`: what stands in for a tokenizer.
     """
     assert isinstance(run.recipe.task, Grouped)
     grouped = run.recipe.task.group_by_length and not isinstance(run.recipe.debug, Overfit)
@@ -97,7 +97,7 @@ def trainer(
 
 
 def save(run: Run, model: Any, folder: Path, tokenizer: Any = None) -> None:
-    """Weights (the adapter with the head, or all) and tokenizer."""
+    """Weights (the adapter with the head, or all) and tokenizer, or what stands in for one."""
     if isinstance(run.recipe.adapter, Full):
         model.to(DTYPES[run.recipe.model.dtype])
     starts.save(model, run.recipe.adapter, folder, beside=run.folder)

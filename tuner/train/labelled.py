@@ -26,7 +26,7 @@ from tuner.model.adapt import measuring
 from tuner.model.endings import Ending, ending_of
 from tuner.model.objectives import Objective, of_labels
 from tuner.schema.data import Overlong
-from tuner.schema.task import Classify, Labelled
+from tuner.schema.task import Classes, Labelled
 from tuner.train import encoders
 from tuner.train.encoders import tokenizer_of
 
@@ -47,21 +47,31 @@ def ending(run: Run, labels: Labels) -> Ending:
 def objective(run: Run, labels: Labels, lengths: Any = None) -> Objective:
     """What is learned."""
     task = task_of(run)
-    problem = task.problem if isinstance(task, Classify) else None
+    problem = task.problem if isinstance(task, Classes) else None
     return of_labels(task.head, problem, tokenizer_of(run), outputs=len(labels.names), lengths=lengths)
 
 
 def write(
-    run: Run, found: Found, rows: Sequence[LabelRow], labels: Labels, counts: Counter[str], folder: Path, *, sample: Any, unit: str
+    run: Run,
+    found: Found,
+    rows: Sequence[LabelRow],
+    labels: Labels,
+    counts: Counter[str],
+    folder: Path,
+    *,
+    sample: Any,
+    unit: str,
+    pixels: Sequence[int] = (),
 ) -> None:
-    """Audit, and write what can teach, with `data.json` and `audit.json`."""
+    """Audit, and write what can teach, with `data.json` and `audit.json`. `pixels`: height and width, where the rows are images."""
     data = run.recipe.data
     whole = [row for row in rows if not row.truncated] if data.overlong is Overlong.drop else list(rows)
     audited = labelled.audit(whole, found, counts, sample, unit) | {"rows_dropped": len(rows) - len(whole)}
     labelled.gate(audited, max_length=task_of(run).max_length)
     kept = [row for row in whole if row.trained.any()]
     write_labelled(folder, kept)
-    encoders.noted(run, found, audited, statistics(list(kept)), folder, labels=list(labels.names))
+    train = statistics(list(kept)) | ({"pixels": list(pixels)} if pixels else {})
+    encoders.noted(run, found, audited, train, folder, labels=list(labels.names))
 
 
 def trainer(
@@ -85,10 +95,14 @@ def trainer(
     return encoders.trainer(run, model, args, callbacks, rows=LabelRows(prepared), objective=learned, written=written)
 
 
-@torch.no_grad()
 def probe(run: Run, model: nn.Module, labels: Labels) -> float:
     """Mean loss of the first prepared rows."""
-    rows, wanted = LabelRows(run.stage_folder("prepare")), objective(run, labels)
+    return probe_of(run, model, LabelRows(run.stage_folder("prepare")), objective(run, labels))
+
+
+@torch.no_grad()
+def probe_of(run: Run, model: nn.Module, rows: Any, wanted: Objective) -> float:
+    """Mean loss of the first of some rows."""
     batch = wanted.collate([rows[index] for index in range(min(PROBED, len(rows)))])
     batch = {name: value.to(run.device) for name, value in batch.items() if name != "filler"}
     return float(wanted.loss(measuring(model), batch, 0.0) / wanted.count(batch).clamp(min=1))

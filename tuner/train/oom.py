@@ -81,7 +81,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 def rows_of(batch: Batch) -> int:
     """Rows of a micro-batch, flattened or padded."""
-    return len(batch["cu_seq_lens_q"]) - 1 if "cu_seq_lens_q" in batch else len(batch["input_ids"])
+    return len(batch["cu_seq_lens_q"]) - 1 if "cu_seq_lens_q" in batch else len(batch["labels" if "labels" in batch else "input_ids"])
 
 
 def split(batch: Batch, rows: int) -> list[Batch]:

@@ -149,7 +149,7 @@ class TokenTrainer(SavesBehind):
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None) -> Tensor:
         """One forward and backward pass; in smaller parts once memory has run out."""
-        seen = inputs["input_ids"].numel() if self.padding_free else inputs["attention_mask"].sum()
+        seen = inputs["input_ids"].numel() if self.padding_free else _places(inputs)
         seen = seen - inputs.pop("filler")
         self.state.num_input_tokens_seen += total(int(seen)) // self.sharing
         parent: Any = super()
@@ -207,3 +207,8 @@ class TokenTrainer(SavesBehind):
             metrics={f"{metric_key_prefix}_loss": loss_sum / trained if trained else math.nan},
             num_samples=len(held_out),
         )
+
+
+def _places(batch: dict[str, Any]) -> int:
+    """Tokens of padded rows; an image counts as one."""
+    return int(batch["attention_mask"].sum()) if "attention_mask" in batch else len(batch["labels"])

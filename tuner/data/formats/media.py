@@ -10,7 +10,7 @@ import os
 import re
 import string
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -18,6 +18,7 @@ from tuner.data.formats.source import Found, Row, Source
 from tuner.errors import Problem, TuneError
 from tuner.files import MEDIA, METADATA, format_of
 
+NAMED = ("image", "audio", "path", "image_path", "audio_path")  # columns of a manifest that name a file
 _TEXTS = ("txt", "text", "transcript")
 _NUMBERS = ("cls", "cls2", "index", "inx", "id")
 _JSON = ("json", "jsn")
@@ -105,6 +106,18 @@ def add_metadata(about: dict[str, Row], source: str, row: Row) -> str | None:
         return f"the second row for {path}"
     about[path] = columns
     return None
+
+
+def beside(manifest: str, found: Iterable[Found]) -> Iterator[Found]:
+    """Rows whose media files are named from where the manifest stands, with the whole paths."""
+    folder = os.path.dirname(os.path.abspath(manifest))
+    for number, row in found:
+        if isinstance(row, dict):
+            for column in NAMED:
+                value = row.get(column)
+                if isinstance(value, str) and value and os.path.isfile(whole := os.path.join(folder, value)):
+                    row[column] = whole
+        yield number, row
 
 
 def read_webdataset(source: Source) -> Iterator[Found]:
