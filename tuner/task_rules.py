@@ -12,7 +12,7 @@ from tuner.schema.eval import Eval
 from tuner.schema.preferences import Dpo, Kto, Paired, Preference, Reward
 from tuner.schema.recipe import Recipe
 from tuner.schema.seq2seq import Seq2Seq
-from tuner.schema.task import Classes, Classify, Embed, Encoder, Labelled, Problem, Sft
+from tuner.schema.task import Classes, Embed, Encoder, Labelled, Problem, Sft
 from tuner.schema.trainer import Choice
 
 Finding = tuple[str, str, str]

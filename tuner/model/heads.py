@@ -11,8 +11,8 @@ from transformers import (
     AutoModel,
     AutoModelForAudioClassification,
     AutoModelForCausalLM,
-    AutoModelForSeq2SeqLM,
     AutoModelForImageClassification,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoModelForSpeechSeq2Seq,
     AutoModelForTokenClassification,
@@ -30,7 +30,7 @@ class Head:
     """`auto`: the class that loads it; `peft`: PEFT's name of its task, none without text; `new`: whether it is trained from nothing."""
 
     auto: Any
-    peft: str | None
+    peft: str | None = None
     new: bool = True
 
 
@@ -39,8 +39,8 @@ HEADS = {
     "sequence": Head(auto=AutoModelForSequenceClassification, peft="SEQ_CLS"),
     "embedding": Head(auto=AutoModel, peft="FEATURE_EXTRACTION", new=False),
     "seq2seq": Head(auto=AutoModelForSeq2SeqLM, peft="SEQ_2_SEQ_LM", new=False),
-    "speech": Head(auto=AutoModelForSpeechSeq2Seq, peft=None, new=False),
-    "audio": Head(auto=AutoModelForAudioClassification, peft=None),
+    "speech": Head(auto=AutoModelForSpeechSeq2Seq, new=False),
+    "audio": Head(auto=AutoModelForAudioClassification),
     "image": Head(auto=AutoModelForImageClassification),
     "token": Head(auto=AutoModelForTokenClassification, peft="TOKEN_CLS"),
 }
