@@ -35,6 +35,7 @@ LIKE = {
     "conversation": "a question and its answer ({prompt: …, completion: …})",
     "labelled": "texts with labels ({text: …, label: …})",
     "image": "images with labels ({image: photo.jpg, label: …}, or a folder a class)",
+    "text": "texts ({text: …}, or the lines of a text file; `data.shape=text` passes over other columns)",
     "tagged": "words with tags ({tokens: […], tags: […]})",
 }
 

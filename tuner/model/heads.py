@@ -13,6 +13,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageClassification,
     AutoModelForSeq2SeqLM,
+    AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
     AutoModelForSpeechSeq2Seq,
     AutoModelForTokenClassification,
@@ -42,6 +43,7 @@ HEADS = {
     "speech": Head(auto=AutoModelForSpeechSeq2Seq, new=False),
     "audio": Head(auto=AutoModelForAudioClassification),
     "image": Head(auto=AutoModelForImageClassification),
+    "masked": Head(auto=AutoModelForMaskedLM, new=False),
     "token": Head(auto=AutoModelForTokenClassification, peft="TOKEN_CLS"),
 }
 
