@@ -21,7 +21,6 @@ from tuner.data.load import Rows
 from tuner.data.splits import held_out
 from tuner.data.store import IGNORE, LabelRows, write_labelled
 from tuner.errors import GATE, TuneError
-from tuner.eval.labels import as_item
 from tuner.eval.scores import TEXT, Formula, Scored
 from tuner.model.adapt import measuring
 from tuner.model.endings import Ending
@@ -94,7 +93,7 @@ def _segments(run: Run, row: LabelRow) -> list[dict[str, Any]]:
 
 
 def _batch(run: Run, rows: Sequence[LabelRow]) -> dict[str, Any]:
-    found = _objective(run).collate([{"rows": [as_item(row)]} for row in rows])
+    found = _objective(run).collate([{"rows": [row.item()]} for row in rows])
     return {name: value.to(run.device) for name, value in found.items() if name != "filler"}
 
 
