@@ -13,6 +13,7 @@ HEADLINES = (
     "spearman",
     "ndcg@10",
     "accuracy",
+    "masked_accuracy",
     "preference_accuracy",
     "margin",
     "f1_macro",

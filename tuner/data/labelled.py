@@ -32,6 +32,7 @@ LIKE = {
     "preference": "two answers to a prompt ({prompt: …, chosen: …, rejected: …})",
     "related": "texts that belong together ({anchor: …, positive: …, negative: …})",
     "labelled": "texts with labels ({text: …, label: …})",
+    "text": "texts ({text: …}, or the lines of a text file; `data.shape=text` passes over other columns)",
     "tagged": "words with tags ({tokens: […], tags: […]})",
 }
 

@@ -10,6 +10,7 @@ from torch import nn
 from transformers import (
     AutoModel,
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     PretrainedConfig,
@@ -26,7 +27,7 @@ class Head:
     """`auto`: the class that loads such a model; `peft`: what PEFT calls its task; `new`: whether it is trained from nothing."""
 
     auto: Any
-    peft: str
+    peft: str | None
     new: bool = True
 
 
@@ -34,6 +35,7 @@ HEADS = {
     "causal": Head(auto=AutoModelForCausalLM, peft="CAUSAL_LM", new=False),
     "sequence": Head(auto=AutoModelForSequenceClassification, peft="SEQ_CLS"),
     "embedding": Head(auto=AutoModel, peft="FEATURE_EXTRACTION", new=False),
+    "masked": Head(auto=AutoModelForMaskedLM, peft=None, new=False),
     "token": Head(auto=AutoModelForTokenClassification, peft="TOKEN_CLS"),
 }
 

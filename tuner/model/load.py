@@ -112,9 +112,17 @@ def load_base(
         }
         with _drawn_alike():
             loaded, info = _pretrained(ending.auto, model, progress=progress, **options)
-        cast(Any, loaded).new_modules = new_modules(loaded, sorted(info["missing_keys"])) if HEADS[ending.head].new else []
+        cast(Any, loaded).new_modules = _new(loaded, ending.head, sorted(info["missing_keys"]))
     _make_room(loaded, model, progress=progress)
     return loaded.eval() if quantization is not None or placing else _placed(loaded, device)
+
+
+def _new(loaded: PreTrainedModel, head: str, missing: list[str]) -> list[str]:
+    """Modules that begin by chance: a new head; of one that should have come with the weights what was not there."""
+    if HEADS[head].new:
+        return new_modules(loaded, missing)
+    beside = [name for name, _ in loaded.named_children() if name != loaded.base_model_prefix]
+    return [name for name in beside if head == "masked" and any(key.startswith(f"{name}.") for key in missing)]
 
 
 def load_config(model: Model, *, progress: Progress) -> PretrainedConfig:

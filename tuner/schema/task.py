@@ -101,6 +101,20 @@ class Tag(Labelled):
     pipeline_tag: ClassVar[str] = "token-classification"
 
 
+@kind("task", "fill_mask")
+@dataclass(kw_only=True)
+class FillMask(Encoder):
+    """Words that are hidden in a text: how BERT-like models learn a language, or go on with texts of a field."""
+
+    impl: ClassVar[str] = "tuner.tasks.fill_mask"
+    head: ClassVar[str] = "masked"
+    pipeline_tag: ClassVar[str] = "fill-mask"
+
+    mlm_probability: float = opt(0.15, affects="baseline train", gt=0, lt=1)
+    """Share of each row's tokens that is to be filled in: 80 % of these are masked, 10 % are another token, 10 % stay. Held-out rows
+    are always masked alike."""
+
+
 class Pooling(StrEnum):
     """How the tokens of a text become one vector."""
 

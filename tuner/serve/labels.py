@@ -20,6 +20,7 @@ from tuner.schema.adapter import Full
 from tuner.schema.model import Model, Source
 from tuner.serve.typed import typed
 
+FILLED = 5  # words for each mask
 MOST_SHOWN = 10  # labels of one text
 
 
@@ -31,7 +32,7 @@ def pipeline_of(plan: Plan) -> Any:
     device, words = pick_device(recipe.hardware), recipe.task.head == "token"
     recipe = suited(recipe, device)
     tokenizer, _ = load_tokenizer(Model(id=plan.folder, source=Source.local), progress=out.print, chats=False, words=words)
-    end = ending_of(recipe.task, read_json(folder / "data.json")["labels"], tokenizer.pad_token_id)
+    end = ending_of(recipe.task, read_json(folder / "data.json").get("labels", []), tokenizer.pad_token_id)
     if isinstance(recipe.adapter, Full):
         model: Any = load_folder(folder, recipe.model, device, ending=end)
     else:
@@ -45,6 +46,13 @@ def answer(plan: Plan, model: Any, text: str) -> list[dict[str, Any]]:
     if plan.load_recipe().task.head == "token":
         found = model(text, aggregation_strategy="first")
         return [{"text": text[e["start"] : e["end"]], "label": e["entity_group"], "score": round(float(e["score"]), 4)} for e in found]
+    if plan.load_recipe().task.head == "masked":
+        mask = model.tokenizer.mask_token
+        if mask not in (text := text.replace("[MASK]", mask)):
+            raise TuneError(f"nothing is to be filled in: {text!r:.80}", "PROMPT", "write [MASK] where a word is missing")
+        found = model(text, top_k=FILLED)
+        rows = [one for place in (found if isinstance(found[0], list) else [found]) for one in place]  # several masks: a list each
+        return [{"label": e["token_str"], "score": round(float(e["score"]), 4)} for e in rows]
     options: dict[str, Any] = {"top_k": None, "truncation": True}
     if model.model.config.problem_type == "regression":
         options["function_to_apply"] = "none"
