@@ -131,7 +131,7 @@ def test_what_cannot_be_heard_is_told_of(tmp_path: Path) -> None:
 def test_a_wav2vec2_learns_classes_and_loads_in_plain_peft(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lab = hearing.sounds(tmp_path)
     with contextlib.chdir(lab.folder):
-        assert cli.main(["recipe=small", "launcher=inline", "trainer.num_train_epochs=8"]) == 0
+        assert cli.main(["recipe=small", "launcher=inline", "trainer.num_train_epochs=25"]) == 0
         (folder,) = (lab.folder / "outputs" / "small").iterdir()
         found = read_json(folder / "metrics.json")
         assert found["tuned"]["accuracy"] > 0.9 > found["base"]["accuracy"]
