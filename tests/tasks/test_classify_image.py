@@ -21,8 +21,8 @@ from tuner import cli
 from tuner.data.images import Pixels, opened
 from tuner.data.splits import held_out
 from tuner.errors import TuneError
-from tuner.model.load import load_image_processor
 from tuner.model.pictures import finished
+from tuner.model.processors import load_image_processor
 from tuner.runs import read_json
 
 

@@ -12,10 +12,7 @@ from safetensors import SafetensorError
 from transformers import (
     AddedToken,
     AutoConfig,
-    AutoFeatureExtractor,
-    AutoImageProcessor,
     AutoTokenizer,
-    GenerationConfig,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -68,7 +65,7 @@ def load_tokenizer(model: Model, *, progress: Progress, chats: bool = True, word
     """
     # Only those that tell a word by the space before it have the setting.
     options = {"add_prefix_space": True} if words else {}
-    tokenizer: PreTrainedTokenizerBase = _pretrained(AutoTokenizer, model, progress=progress, **options)
+    tokenizer: PreTrainedTokenizerBase = pretrained(AutoTokenizer, model, progress=progress, **options)
     origin = ""
     if chats:
         template = model.chat_template
@@ -84,11 +81,6 @@ def load_tokenizer(model: Model, *, progress: Progress, chats: bool = True, word
             raise TuneError(what, "model.add_tokens", "leave it out")
     tokenizer.add_tokens([AddedToken(token, normalized=False) for token in model.add_tokens])
     return tokenizer, origin
-
-
-def load_image_processor(model: Model, *, progress: Progress) -> Any:
-    """What makes pixel values of an image, as Pillow and NumPy do it: the same numbers on every machine. Raises TuneError (code 4)."""
-    return _pretrained(AutoImageProcessor, model, progress=progress, backend="pil")
 
 
 def load_base(
@@ -111,7 +103,7 @@ def load_base(
     if quantization is not None:
         options["quantization_config"] = quantization
     if ending.head == "causal":
-        loaded: PreTrainedModel = _pretrained(ending.auto, model, progress=progress, **options)
+        loaded: PreTrainedModel = pretrained(ending.auto, model, progress=progress, **options)
     else:
         options |= {
             "config": ending.of(load_config(model, progress=progress)),
@@ -119,21 +111,10 @@ def load_base(
             "ignore_mismatched_sizes": True,
         }
         with _drawn_alike():
-            loaded, info = _pretrained(ending.auto, model, progress=progress, **options)
+            loaded, info = pretrained(ending.auto, model, progress=progress, **options)
         cast(Any, loaded).new_modules = _new(loaded, ending.head, sorted(info["missing_keys"]))
     _make_room(loaded, model, progress=progress)
     return loaded.eval() if quantization is not None or placing else _placed(loaded, device)
-
-
-def load_extractor(model: Model, *, progress: Progress) -> Any:
-    """What makes numbers of a recording, as the model takes them. Raises TuneError (code 4) when it cannot be had."""
-    return _pretrained(AutoFeatureExtractor, model, progress=progress)
-
-
-def load_generation(model: Model, *, progress: Progress) -> GenerationConfig:
-    """How the model writes: what it never does, and how it begins. Raises TuneError (code 4) when it cannot be had."""
-    config: GenerationConfig = _pretrained(GenerationConfig, model, progress=progress)
-    return config
 
 
 def _new(loaded: PreTrainedModel, head: str, missing: list[str]) -> list[str]:
@@ -146,7 +127,7 @@ def _new(loaded: PreTrainedModel, head: str, missing: list[str]) -> list[str]:
 
 def load_config(model: Model, *, progress: Progress) -> PretrainedConfig:
     """The base model's configuration. Raises TuneError (code 4) when it cannot be had."""
-    config: PretrainedConfig = _pretrained(AutoConfig, model, progress=progress)
+    config: PretrainedConfig = pretrained(AutoConfig, model, progress=progress)
     return config
 
 
@@ -198,7 +179,7 @@ def _drawn_alike() -> Iterator[None]:
 def load_folder(folder: Path, model: Model, device: torch.device, *, ending: Ending = CAUSAL) -> PreTrainedModel:
     """A fully tuned model from its run folder, in eval mode."""
     options: dict[str, Any] = {"dtype": dtype_of(model, device), "attn_implementation": model.attn_implementation}
-    tuned: PreTrainedModel = ending.auto.from_pretrained(str(folder), trust_remote_code=model.trust_remote_code, **options)
+    tuned: PreTrainedModel = ending.auto.frompretrained(str(folder), trust_remote_code=model.trust_remote_code, **options)
     return _placed(tuned, device)
 
 
@@ -208,14 +189,15 @@ def _placed(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
     return model
 
 
-def _pretrained(auto: Any, model: Model, *, progress: Progress, **options: Any) -> Any:
+def pretrained(auto: Any, model: Model, *, progress: Progress, **options: Any) -> Any:
+    """What a Transformers class loads of a model. Raises TuneError (code 4) with what to do when it cannot be had."""
     folder = fetch(model, progress=progress)
     place = str(folder) if folder else model.id
     revision = {"revision": model.revision} if model.revision and not folder else {}
     if not folder and auto in (AutoTokenizer, AutoImageProcessor):  # the first of its files
         progress(f"asking the Hub for {model.id}")
     try:
-        return auto.from_pretrained(place, trust_remote_code=model.trust_remote_code, **revision, **options)
+        return auto.frompretrained(place, trust_remote_code=model.trust_remote_code, **revision, **options)
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         what = str(error).strip().splitlines()[0]
         if isinstance(error, ImportError):

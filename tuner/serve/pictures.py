@@ -13,7 +13,8 @@ from tuner.data.turns import Misfit
 from tuner.errors import TuneError
 from tuner.model.adapt import attach
 from tuner.model.endings import ending_of
-from tuner.model.load import load_base, load_folder, load_image_processor, pick_device
+from tuner.model.load import load_base, load_folder, pick_device
+from tuner.model.processors import load_image_processor
 from tuner.plan import Plan
 from tuner.render import out
 from tuner.runs import read_json

@@ -24,9 +24,9 @@ from tuner.eval.classes import scored
 from tuner.eval.labels import predict
 from tuner.eval.scores import Formula, Scored
 from tuner.model.endings import Ending, ending_of
-from tuner.model.load import load_image_processor
 from tuner.model.objectives import Objective
 from tuner.model.pictures import of_images
+from tuner.model.processors import load_image_processor
 from tuner.schema.task import ClassifyImage
 from tuner.train import encoders
 from tuner.train import labelled as common

@@ -93,7 +93,7 @@ def _segments(run: Run, row: LabelRow) -> list[dict[str, Any]]:
 
 
 def _batch(run: Run, rows: Sequence[LabelRow]) -> dict[str, Any]:
-    found = _objective(run).collate([{"rows": [row.item()]} for row in rows])
+    found = _objective(run).collate([{"rows": [row.item]} for row in rows])
     return {name: value.to(run.device) for name, value in found.items() if name != "filler"}
 
 

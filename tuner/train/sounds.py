@@ -22,8 +22,8 @@ from tuner.data.store import write_rows
 from tuner.data.turns import Misfit
 from tuner.errors import Problem, TuneError
 from tuner.model.adapt import measuring
-from tuner.model.load import load_extractor
 from tuner.model.objectives import Objective
+from tuner.model.processors import load_extractor
 from tuner.schema.data import OnError, RowShape
 from tuner.train import encoders
 

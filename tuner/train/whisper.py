@@ -11,7 +11,8 @@ from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
 from tuner.context import Run
 from tuner.errors import TuneError
-from tuner.model.load import load_config, load_generation
+from tuner.model.load import load_config
+from tuner.model.processors import load_generation
 from tuner.schema.audio import UNSPACED, Transcribe
 from tuner.train import encoders
 
