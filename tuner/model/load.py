@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from transformers import (
     AddedToken,
     AutoConfig,
+    AutoImageProcessor,
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
