@@ -180,7 +180,7 @@ def _drawn_alike() -> Iterator[None]:
 def load_folder(folder: Path, model: Model, device: torch.device, *, ending: Ending = CAUSAL) -> PreTrainedModel:
     """A fully tuned model from its run folder, in eval mode."""
     options: dict[str, Any] = {"dtype": dtype_of(model, device), "attn_implementation": model.attn_implementation}
-    tuned: PreTrainedModel = ending.auto.frompretrained(str(folder), trust_remote_code=model.trust_remote_code, **options)
+    tuned: PreTrainedModel = ending.auto.from_pretrained(str(folder), trust_remote_code=model.trust_remote_code, **options)
     return _placed(tuned, device)
 
 
@@ -198,7 +198,7 @@ def pretrained(auto: Any, model: Model, *, progress: Progress, **options: Any) -
     if not folder and auto in (AutoTokenizer, AutoImageProcessor):  # the first of its files
         progress(f"asking the Hub for {model.id}")
     try:
-        return auto.frompretrained(place, trust_remote_code=model.trust_remote_code, **revision, **options)
+        return auto.from_pretrained(place, trust_remote_code=model.trust_remote_code, **revision, **options)
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         what = str(error).strip().splitlines()[0]
         if isinstance(error, ImportError):
