@@ -165,6 +165,7 @@ def test_every_key_affects_the_stages_it_says(key: str) -> None:
     base += (
         ["trainer.activation_checkpointing=true"] if key in ("trainer.checkpoint_every_n_layers", "trainer.activation_offloading") else []
     )
+    base += ["adapter=full"] if key == "model.init" else []
     value = another(key, cls, spec)
     override = f"{key}={json.dumps(value)}" if isinstance(value, str) else f"{key}={_typed(value)}"
     assert changed(plan(*base), plan(*base, override)) == set(stages_affected(spec))

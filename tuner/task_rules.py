@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tuner.schema.adapter import Init, Lora
+from tuner.schema.adapter import Full, Init, Lora
 from tuner.schema.base import default_of
 from tuner.schema.beyond_lora import Virtual
 from tuner.schema.data import Overlong
 from tuner.schema.eval import Eval
+from tuner.schema.model import Start
 from tuner.schema.preferences import Dpo, Kto, Paired, Preference, Reward
 from tuner.schema.recipe import Recipe
 from tuner.schema.seq2seq import Seq2Seq
-from tuner.schema.task import Classes, Embed, Encoder, Labelled, Problem, Sft
+from tuner.schema.task import Classes, Embed, Encoder, Labelled, Pretrain, Problem, Sft
 from tuner.schema.trainer import Choice
 
 Finding = tuple[str, str, str]
@@ -137,4 +138,28 @@ def embedding(recipe: Recipe) -> Iterator[Finding]:
         yield "trainer.label_smoothing_factor", "`task=embed` has no labels to smooth", "remove it"
 
 
-RULES = (packing, labels, of_encoders, preferring, writing, embedding)
+def pretraining(recipe: Recipe) -> Iterator[Finding]:
+    """What texts without turns have no use for; and what begins from nothing is trained whole."""
+    if recipe.model.init is Start.random:
+        if recipe.task.head != "causal":
+            yield "model.init", "`model.init=random` is for models that write", "remove it"
+        if not isinstance(recipe.adapter, Full):
+            yield "model.init", "an adapter over weights by chance is of no use", "use `adapter=full`"
+    if not isinstance(recipe.task, Pretrain):
+        return
+    asked = {
+        "trainer.torch_compile": recipe.trainer.torch_compile,
+        "trainer.padding_free": recipe.trainer.padding_free is Choice.never,
+        "data.streaming": recipe.data.streaming,
+        "hardware.devices_per_row": recipe.hardware.devices_per_row > 1,
+        "data.overlong": recipe.data.overlong is not Overlong.truncate,
+        "data.system": recipe.data.system is not None,
+        "model.chat_template": recipe.model.chat_template is not None,
+        "eval.metrics": recipe.eval.metrics != default_of(Eval.__dataclass_fields__["metrics"]),
+    }
+    for key, is_set in asked.items():
+        if is_set:
+            yield key, f"`task=pretrain` has no use for `{key}`: texts lie end to end in full rows", "remove it"
+
+
+RULES = (pretraining, packing, labels, of_encoders, preferring, writing, embedding)

@@ -88,7 +88,7 @@ def looked(folder: Path) -> dict[str, Any]:
 def examples(run: Results) -> list[dict[str, Any]]:
     """Held-out rows for show, evenly spaced over the set so that nobody chose them: the question and three answers to it."""
     path = run.eval_rows
-    answered = run.recipe.eval.generate or isinstance(run.recipe.task, Encoder)
+    answered = (run.recipe.eval.generate and run.recipe.task.chats) or isinstance(run.recipe.task, Encoder)
     if path is None or not (answered and run.recipe.eval.examples):
         return []
     rows = sum(1 for _ in json_lines(path))

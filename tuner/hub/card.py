@@ -48,7 +48,8 @@ def write_card(folder: Path) -> Path:
         system=json.dumps(run.data.get("system"), ensure_ascii=False) if run.data.get("system") else "",
         few=FEW_ROWS,
         labels=taught(run.audit) if "labels" in run.audit else "",
-        generated=run.recipe.eval.generate and run.recipe.task.head in ("causal", "seq2seq"),
+        generated=run.recipe.eval.generate
+        and (run.recipe.task.head == "seq2seq" or (run.recipe.task.chats and run.recipe.task.head == "causal")),
     )
     tidy = re.sub(r"\n{3,}", "\n\n", body).strip()
     card = ModelCard(f"---\n{metadata(run).to_yaml()}\n---\n\n{tidy}\n")

@@ -17,6 +17,6 @@ def settings(tokenizer: PreTrainedTokenizerBase, *, max_new_tokens: int | None =
 
 def stop_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Token ids that end an answer: the tokenizer's own end, and the template's marks that are one token each."""
-    marks = [tokenizer(mark, add_special_tokens=False)["input_ids"] for mark in stop_marks(tokenizer)]
+    marks = [tokenizer(mark, add_special_tokens=False)["input_ids"] for mark in (stop_marks(tokenizer) if tokenizer.chat_template else ())]
     own = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
     return sorted({*own, *(ids[0] for ids in marks if len(ids) == 1)})

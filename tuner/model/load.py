@@ -28,7 +28,7 @@ from tuner.model.endings import CAUSAL, Ending
 from tuner.model.heads import HEADS, new_modules
 from tuner.model.sources import fetch
 from tuner.schema.hardware import Device, Hardware
-from tuner.schema.model import Dtype, Model
+from tuner.schema.model import Dtype, Model, Start
 
 DTYPES = {Dtype.bfloat16: torch.bfloat16, Dtype.float16: torch.float16, Dtype.float32: torch.float32}
 Progress = Callable[[str], None]
@@ -103,8 +103,13 @@ def load_base(
     options |= placing or {}
     if quantization is not None:
         options["quantization_config"] = quantization
-    if ending.head == "causal":
-        loaded: PreTrainedModel = pretrained(ending.auto, model, progress=progress, **options)
+    if model.init is Start.random:
+        with _drawn_alike():  # in fp32, so that it is the same whatever it is then held in
+            config = load_config(model, progress=progress)
+            drawn = ending.auto.from_config(config, dtype=torch.float32, attn_implementation=model.attn_implementation)
+        loaded: PreTrainedModel = drawn.to(options["dtype"])
+    elif ending.head == "causal":
+        loaded = pretrained(ending.auto, model, progress=progress, **options)
     else:
         options |= {
             "config": ending.of(load_config(model, progress=progress)),

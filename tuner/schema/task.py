@@ -26,6 +26,8 @@ class Task(Section):
     variant_affects: ClassVar[str] = "prepare baseline train"
     head: ClassVar[str] = "causal"
     pipeline_tag: ClassVar[str] = "text-generation"
+    chats: ClassVar[bool] = True
+    """Of a model that writes, whether it answers in a conversation; else it goes on with a text."""
     whole: ClassVar[bool] = False
     """Whether a micro-batch is passed as one: its rows learn from each other."""
     texts: ClassVar[int] = 1
@@ -47,6 +49,15 @@ class Sft(Task):
     (the turns that answer the prompt of a prompt/completion row; elsewhere the last one), or `all`."""
     packing: bool = opt(False, affects="prepare")
     """Fill rows up to `max_length` with several conversations that do not see each other; needs `trainer.padding_free`."""
+
+
+@kind("task", "pretrain")
+@dataclass(kw_only=True)
+class Pretrain(Task):
+    """Plain texts, end to end in rows of `max_length` tokens, the loss on all: to read on, or from nothing (`model.init=random`)."""
+
+    impl: ClassVar[str] = "tuner.tasks.pretrain"
+    chats: ClassVar[bool] = False
 
 
 class Problem(StrEnum):

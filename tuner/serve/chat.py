@@ -35,7 +35,9 @@ class Voice:
 
     def stream(self, messages: list[Message], *, max_new_tokens: int) -> Iterator[str]:
         """Pieces of the answer as they come, greedily, by the serving path."""
-        ids = torch.tensor([prompt_ids(messages, self.tokenizer)], device=self.model.device)
+        # Without a template the model goes on with a text.
+        prompt = prompt_ids(messages, self.tokenizer) if self.tokenizer.chat_template else self.tokenizer(messages[-1]["content"]).input_ids
+        ids = torch.tensor([prompt], device=self.model.device)
         streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
         config = settings(self.tokenizer, max_new_tokens=max_new_tokens)
         failed: list[BaseException] = []
@@ -67,7 +69,7 @@ def voices_of_run(plan: Plan) -> list[Voice]:
     if not plan.stage("train").done:
         raise TuneError(f"{plan.name} has not finished training", plan.folder, "run its recipe again: it goes on where it stopped")
     recipe = plan.load_recipe()
-    tokenizer, _ = load_tokenizer(Model(id=plan.folder, source=Source.local), progress=out.print)  # with the template it was trained with
+    tokenizer, _ = load_tokenizer(Model(id=plan.folder, source=Source.local), progress=out.print, chats=recipe.task.chats)
     device = pick_device(recipe.hardware)
     recipe = suited(recipe, device)
     base = load_base(recipe.model, device, progress=out.print)

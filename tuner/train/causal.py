@@ -27,7 +27,7 @@ def tokenizer_of(run: Run) -> PreTrainedTokenizerBase:
     """The model's tokenizer with its chat template."""
 
     def make() -> PreTrainedTokenizerBase:
-        tokenizer, origin = load_tokenizer(run.recipe.model, progress=run.tell)
+        tokenizer, origin = load_tokenizer(run.recipe.model, progress=run.tell, chats=run.recipe.task.chats)
         if origin.startswith("ChatML"):
             run.tell(f"chat template: {origin}")
         return tokenizer
