@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("project")
     ("line", "words"),
     [
         ("tune re", ["recipe=", "report"]),
-        ("tune recipe=q", ["recipe=quickstart"]),
+        ("tune recipe=quick", ["recipe=quickstart"]),
         ("tune recipe=quickstart adap", ["adapter.", "adapter="]),
         ("tune recipe=quickstart adapter=", [f"adapter={o}" for o in list_options("adapter")]),
         ("tune recipe=quickstart trainer.lea", ["trainer.learning_rate="]),
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("project")
         ("tune recipe=quickstart dry_run=", ["dry_run=false", "dry_run=true"]),
         ("tune ls ru", ["runs"]),
         ("tune explain trainer.lea", ["trainer.learning_rate"]),
-        ("tune cp q", ["quickstart"]),
+        ("tune cp quick", ["quickstart"]),
         ("tune doctor --j", ["--json"]),
         ("tune completion ", ["bash", "fish", "zsh"]),
         ("tune recipe=nothing_like_it", []),
@@ -69,7 +69,7 @@ def tune_command(tmp_path: Path) -> Path:
     ("line", "words", "replies"),
     [
         ("tune recipe=qu", ["tune", "recipe", "=", "qu"], ["quickstart"]),  # bash cuts words at =
-        ("tune recipe=", ["tune", "recipe", "="], ["quickstart"]),
+        ("tune recipe=", ["tune", "recipe", "="], list_options("recipe")),
         ("tune recipe=quickstart trainer.lea", ["tune", "recipe", "=", "quickstart", "trainer.lea"], ["trainer.learning_rate="]),
         ("tune sho", ["tune", "sho"], ["show"]),
     ],

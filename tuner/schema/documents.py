@@ -137,7 +137,7 @@ def find_option(group: str, name: str, *, where: str) -> Document | None:
         return None if path is None else read(path)
     guess, own = nearest(name, options), OWN.get(group)
     hint = f"did you mean `{guess}`? " if guess else f"your own is `{own}={name}`; " if own and ("/" in name or "." in name) else ""
-    listed = f"{group}: {', '.join(options)}" if len(options) <= MANY else f"`tune ls {group}` lists all {len(options)}"
+    listed = f"{group}: {', '.join(options)}" if len(options) <= MANY else f"`tune ls {group}` lists them"
     raise TuneError(f"unknown {group} `{name}`", where, f"{hint}{listed}")
 
 
