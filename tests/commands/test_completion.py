@@ -69,7 +69,7 @@ def tune_command(tmp_path: Path) -> Path:
     ("line", "words", "replies"),
     [
         ("tune recipe=qu", ["tune", "recipe", "=", "qu"], ["quickstart"]),  # bash cuts words at =
-        ("tune recipe=", ["tune", "recipe", "="], list_options("recipe")),
+        ("tune hardware=dd", ["tune", "hardware", "=", "dd"], ["ddp"]),
         ("tune recipe=quickstart trainer.lea", ["tune", "recipe", "=", "quickstart", "trainer.lea"], ["trainer.learning_rate="]),
         ("tune sho", ["tune", "sho"], ["show"]),
     ],
