@@ -14,6 +14,7 @@ from typing import Any
 
 import fsspec
 import pytest
+from datasets import Audio, Dataset
 
 from tuner.data import splits
 from tuner.data.formats import read_file, sql
@@ -364,8 +365,8 @@ def test_training_rows_from_a_database_and_held_out_rows_from_a_file(database: s
 
 def test_hub_rows_know_their_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text(LINES, encoding="utf-8")
-    found = [json.loads(line) for line in LINES.splitlines()]
-    loaded = SimpleNamespace(disable_progress_bars=lambda: None, load_dataset=lambda *_, **__: found)
+    found = Dataset.from_list([json.loads(line) for line in LINES.splitlines()])
+    loaded = SimpleNamespace(disable_progress_bars=lambda: None, load_dataset=lambda *_, **__: found, Audio=Audio)
     monkeypatch.setattr("tuner.data.hub.load", lambda _: loaded)
     read = hub_rows(Data(id="org/set"), "train")
     assert (list(read), read.place(1)) == ([{"a": 1}, {"a": 2}], "org/set, row 2")

@@ -293,7 +293,7 @@ def test_a_key_typed_beside_a_variant_that_lacks_it_is_an_error(overrides: list[
         (["data.eval_split=test"], "data.eval_split=test"),
         (["data.eval_path=null", "data.eval_fraction=0"], None),
         (["data.eval_path=null", "data.eval_fraction=0", "eval=none", "trainer.eval_steps=5"], "trainer.eval_steps=5"),
-        (["eval.metrics=[bleu]"], "eval.metrics=[bleu]"),
+        (["eval.metrics=[blue]"], "eval.metrics=[blue]"),
         (["trainer.load_best_model_at_end=true"], "trainer.load_best_model_at_end=true"),
         (["trainer.early_stopping_patience=2"], "trainer.early_stopping_patience=2"),
         (["trainer.precision=fp16", "hardware=cpu"], "trainer.precision=fp16"),
@@ -318,7 +318,7 @@ def test_contradictions(overrides: list[str], where: str | None) -> None:
 
 
 def test_contradictions_are_reported_together() -> None:
-    found = faults("eval.metrics=[bleu]", "trainer.load_best_model_at_end=true", "name=a/b", "trainer.precision=fp16", "hardware=cpu")
+    found = faults("eval.metrics=[blue]", "trainer.load_best_model_at_end=true", "name=a/b", "trainer.precision=fp16", "hardware=cpu")
     assert len(found) == 4
 
 
