@@ -34,7 +34,7 @@ LIKE = {
     "written": "texts and what is written of them ({source: …, target: …}, {translation: {en: …, de: …}}, {document: …, summary: …})",
     "conversation": "a question and its answer ({prompt: …, completion: …})",
     "labelled": "texts with labels ({text: …, label: …})",
-    "image": "images with labels ({image: photo.jpg, label: …}, or a folder a class)",
+    "labelled image": "images with labels ({image: photo.jpg, label: …}, or a folder a class)",
     "text": "texts ({text: …}, or the lines of a text file; `data.shape=text` passes over other columns)",
     "tagged": "words with tags ({tokens: […], tags: […]})",
 }
@@ -93,7 +93,7 @@ def read(run: Run, rows: Rows, kinds: tuple[str, ...], *, holds: str = "", shape
         layout, examples, misfits = read_all(mine, data, place=mine.place)
         lacks = bool(holds) and holds not in examples[0]
         if layout.kind not in kinds or lacks or (found.layouts and layout.kind != found.layouts[0].kind):
-            like = LIKE.get(holds, "") or " or ".join(LIKE[kind] for kind in kinds)
+            like = LIKE.get(f"{kinds[0]} {holds}") or " or ".join(LIKE[kind] for kind in kinds)
             like = like if layout.kind not in kinds or lacks else "rows of one kind"
             what = f"`task: {run.recipe.task.kind}` learns from {like}, and these rows are laid out as {layout}"
             fix = _NAME.format(f"{holds}: …, label: …") if holds else COLUMNS[kinds[0]]
