@@ -2,31 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from tuner.context import Run
 from tuner.data import labelled
-from tuner.data.labels import Labels, named
+from tuner.data.labelled import Found
+from tuner.data.labels import Labels, finite, named, text_of
+from tuner.data.load import Rows
 from tuner.data.shapes import Example
 from tuner.data.splits import split
 from tuner.data.turns import Misfit
-from tuner.schema.task import Classes, Problem
+from tuner.schema.task import Classes, Labelled, Problem
 
 
 def labels_of(run: Run, *, holds: str) -> Labels:
     """The recipe's labels, else those of the training rows; of a regression one output. `holds`: what is labelled (`text`, `image`)."""
     task = run.recipe.task
     assert isinstance(task, Classes)
+    if task.problem is Problem.regression:
+        return Labels(names=("score",))
+    read = partial(labelled.read, run, kinds=("labelled",), holds=holds)
+    return labels_in(run, read, lambda example: values(example, task.problem))
+
+
+def labels_in(run: Run, read: Callable[[Rows], Found], values: Callable[[Example], list[Any]]) -> Labels:
+    """The recipe's labels, else those of the training rows, once in this process. `values`: the labels of a row; Misfit where it has none.
+
+    Raises TuneError (code 2) with the first row that has none, unless such rows are to be skipped.
+    """
+    task = run.recipe.task
+    assert isinstance(task, Labelled)
 
     def find() -> Labels:
-        if task.problem is Problem.regression:
-            return Labels(names=("score",))
         if task.labels:
             return Labels(names=tuple(task.labels))
-        found = labelled.read(run, split(run)[0], ("labelled",), holds=holds)
-        return named(value for example in found.examples for value in values(example, task.problem))
+        _, found = labelled.numbered(read(split(run)[0]), lambda example: [text_of(value) for value in values(example)], run)
+        return named(value for row in found for value in row)
 
     labels: Labels = run.keep("labels", find)
     return labels
@@ -48,10 +63,7 @@ def number(example: Example, problem: Problem, labels: Labels) -> Any:
     """A row's label as it is learned: a number, a row of 0 and 1, or what is measured. Raises Misfit for what is none."""
     found = values(example, problem)
     if problem is Problem.regression:
-        try:
-            return np.float32(float(found[0]))
-        except (TypeError, ValueError) as error:
-            raise Misfit(f"`task.problem=regression` needs a number, and the label is {found[0]!r:.80}") from error
+        return np.float32(finite(found[0], "`task.problem=regression` needs a number, and the label"))
     if problem is Problem.single_label:
         return labels.number(found[0])
     row = np.zeros(len(labels.names), np.float32)

@@ -136,7 +136,7 @@ def encoded(
     """Texts, or pairs of them, cut to `max_length` tokens, of a pair the longer one first; or words, each with its label."""
     for first in range(0, len(labels), BATCH):
         batch = found.examples[first : first + BATCH]
-        texts = [e.get("tokens") or _text(e["text"]) for e in batch]
+        texts = [e["tokens"] if "tokens" in e else _text(e["text"]) for e in batch]
         words = isinstance(texts[0], list)
         pairs = [_text(e["text_pair"]) for e in batch] if "text_pair" in batch[0] else None
         options: dict[str, Any] = {"truncation": True, "max_length": max_length, "is_split_into_words": words}

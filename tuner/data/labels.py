@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +43,17 @@ def text_of(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    if isinstance(value, str | int | float) and str(value).strip():
+    if isinstance(value, str | int | float) and str(value).strip() and value == value:  # NaN is unlike itself
         return str(value).strip()
-    raise Misfit("the label is empty" if value in (None, "") or isinstance(value, str) else f"no label: {value!r:.80}")
+    raise Misfit("the label is empty" if value is None or isinstance(value, str | float) else f"no label: {value!r:.80}")
+
+
+def finite(value: Any, what: str) -> float:
+    """A label as a number. Raises Misfit for what is none, or has no end: `what` says what it is to be."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError, OverflowError):
+        found = math.nan
+    if not math.isfinite(found):
+        raise Misfit(f"{what} is {value!r:.80}")
+    return found

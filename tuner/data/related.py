@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from tuner.data.chat import TokenRow
+from tuner.data.labels import finite
 from tuner.data.shapes import Example
 from tuner.data.turns import Misfit
 
@@ -53,11 +54,7 @@ def likeness(example: Example) -> float:
     """How alike two texts are said to be; 1 of what belongs together. Raises Misfit for what is no number."""
     if "anchor" in example:
         return 1.0
-    value = example.get("score", example.get("label"))
-    try:
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError) as error:
-        raise Misfit(f"how alike two texts are is a number, and this is {value!r:.80}") from error
+    return finite(example.get("score", example.get("label")), "how alike two texts are is a number, and this")
 
 
 def coded(

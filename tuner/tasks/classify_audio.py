@@ -19,11 +19,11 @@ from tuner.data import labelled
 from tuner.data.audio import Features
 from tuner.data.audit import statistics
 from tuner.data.chat import TokenRow
+from tuner.data.classes import labels_in
 from tuner.data.labelled import Found
-from tuner.data.labels import Labels, named
+from tuner.data.labels import Labels
 from tuner.data.load import Rows
 from tuner.data.shapes import Example
-from tuner.data.splits import split
 from tuner.data.turns import Misfit
 from tuner.errors import GATE, TuneError
 from tuner.eval.labels import counted, macro_f1
@@ -44,14 +44,7 @@ def _task(run: Run) -> ClassifyAudio:
 
 def labels_of(run: Run) -> Labels:
     """The recipe's labels, else those of the training rows."""
-
-    def find() -> Labels:
-        if _task(run).labels:
-            return Labels(names=tuple(_task(run).labels))
-        return named(_label(example) for example in sounds.read(run, split(run)[0]).examples)
-
-    labels: Labels = run.keep("labels", find)
-    return labels
+    return labels_in(run, lambda rows: sounds.read(run, rows), lambda example: [_label(example)])
 
 
 def _label(example: Example) -> Any:

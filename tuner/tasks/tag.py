@@ -12,11 +12,13 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from tuner.context import Run
 from tuner.data import labelled
+from tuner.data.classes import labels_in
 from tuner.data.labelled import Found, LabelRow
-from tuner.data.labels import OUTSIDE, Labels, named
+from tuner.data.labels import OUTSIDE, Labels
 from tuner.data.load import Rows
-from tuner.data.splits import split
+from tuner.data.shapes import Example
 from tuner.data.store import IGNORE
+from tuner.data.turns import Misfit
 from tuner.errors import ENVIRONMENT, TuneError
 from tuner.eval.labels import counted, f1, macro_f1, precision, predict, recall
 from tuner.eval.scores import Formula, Scored, mean_loss
@@ -37,15 +39,14 @@ def _task(run: Run) -> Tag:
 
 def labels_of(run: Run) -> Labels:
     """The recipe's labels, else those of the training rows."""
+    return labels_in(run, lambda rows: labelled.read(run, rows, ("tagged",)), _tags)
 
-    def find() -> Labels:
-        if _task(run).labels:
-            return Labels(names=tuple(_task(run).labels))
-        found = labelled.read(run, split(run)[0], ("tagged",))
-        return named(tag for example in found.examples for tag in example["tags"])
 
-    labels: Labels = run.keep("labels", find)
-    return labels
+def _tags(example: Example) -> list[Any]:
+    if not example["tags"]:
+        raise Misfit("there are no words")
+    tags: list[Any] = example["tags"]
+    return tags
 
 
 def _entities(labels: Labels) -> bool:
@@ -66,7 +67,7 @@ def _seqeval() -> Any:
 def _rows(run: Run, rows: Rows) -> tuple[Found, list[LabelRow], list[list[int]]]:
     labels = labels_of(run)
     read = labelled.read(run, rows, ("tagged",))
-    found, numbers = labelled.numbered(read, lambda example: [labels.number(tag) for tag in example["tags"]], run)
+    found, numbers = labelled.numbered(read, lambda example: [labels.number(tag) for tag in _tags(example)], run)
     return found, list(labelled.encoded(found, numbers, tokenizer_of(run), _task(run).max_length)), numbers
 
 
