@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 from tuner.schema.adapter import Full, Init, Lora
 from tuner.schema.base import default_of
@@ -17,6 +18,8 @@ from tuner.schema.task import Classes, Embed, Encoder, Labelled, Pretrain, Probl
 from tuner.schema.trainer import Choice
 
 Finding = tuple[str, str, str]
+ROWS = ("trainer.torch_compile", "data.streaming", "hardware.devices_per_row", "data.overlong")  # how rows are laid for models that write
+CHAT = ("data.system", "model.chat_template")
 
 
 def packing(recipe: Recipe) -> Iterator[Finding]:
@@ -36,25 +39,39 @@ def labels(recipe: Recipe) -> Iterator[Finding]:
         yield "task.labels", "`task.problem=regression` measures one number, which has no labels", "remove one of the two"
 
 
-def of_encoders(recipe: Recipe) -> Iterator[Finding]:
-    """What a task that writes no text does not read, or is not made for yet: said, not passed over."""
-    task = recipe.task
-    if not isinstance(task, Encoder):
-        return
-    name = f"`task={task.kind}`"
-    asked = {
-        "trainer.torch_compile": recipe.trainer.torch_compile,
-        "trainer.padding_free": recipe.trainer.padding_free is Choice.always,
+def _asked(recipe: Recipe) -> dict[str, bool]:
+    """What some tasks have no use for, and whether the recipe asks for it."""
+    adapter, trainer = recipe.adapter, recipe.trainer
+    return {
+        "trainer.torch_compile": trainer.torch_compile,
+        "trainer.padding_free": trainer.padding_free is Choice.always,
+        "trainer.label_smoothing_factor": trainer.label_smoothing_factor > 0,
         "data.streaming": recipe.data.streaming,
         "hardware.devices_per_row": recipe.hardware.devices_per_row > 1,
         "data.overlong": recipe.data.overlong is Overlong.split,
         "data.system": recipe.data.system is not None,
         "model.chat_template": recipe.model.chat_template is not None,
+        "model.add_tokens": bool(recipe.model.add_tokens),
+        "adapter.init_lora_weights": isinstance(adapter, Lora) and adapter.init_lora_weights not in (Init.default, Init.gaussian),
+        "adapter": isinstance(adapter, Virtual),
         "eval.metrics": recipe.eval.metrics != default_of(Eval.__dataclass_fields__["metrics"]),
     }
-    for key, is_set in asked.items():
-        if is_set:
-            yield key, f"{name} has no use for `{key}`: it is for tasks that write text", "remove it"
+
+
+def _useless(recipe: Recipe, why: str, *keys: str, fixes: Mapping[str, str] = MappingProxyType({})) -> Iterator[Finding]:
+    """Those of some keys that the recipe asks for, though its task has no use for them; `fixes`: what to do about one but remove it."""
+    asked = _asked(recipe)
+    for key in keys:
+        if asked[key]:
+            yield key, f"`task={recipe.task.kind}` has no use for `{key}`: {why}", fixes.get(key, "remove it")
+
+
+def of_encoders(recipe: Recipe) -> Iterator[Finding]:
+    """What a task that writes no text does not read, or is not made for yet: said, not passed over."""
+    task = recipe.task
+    if not isinstance(task, Encoder):
+        return
+    yield from _useless(recipe, "it is for tasks that write text", *ROWS, *CHAT, "trainer.padding_free", "eval.metrics")
     yield from _headed(recipe)
 
 
@@ -76,18 +93,9 @@ def preferring(recipe: Recipe) -> Iterator[Finding]:
     task = recipe.task
     if not isinstance(task, Paired):
         return
-    asked = {
-        "trainer.torch_compile": recipe.trainer.torch_compile,
-        "data.streaming": recipe.data.streaming,
-        "hardware.devices_per_row": recipe.hardware.devices_per_row > 1,
-        "data.overlong": recipe.data.overlong is Overlong.split,
-        "trainer.label_smoothing_factor": recipe.trainer.label_smoothing_factor > 0,
-        "eval.metrics": recipe.eval.metrics != default_of(Eval.__dataclass_fields__["metrics"]),
-    }
-    for key, is_set in asked.items():
-        if is_set:
-            fix = "use `task.label_noise`" if key == "trainer.label_smoothing_factor" and isinstance(task, Dpo) else "remove it"
-            yield key, f"`task={task.kind}` has no use for `{key}`: it is for tasks that learn one answer", fix
+    fixes = {"trainer.label_smoothing_factor": "use `task.label_noise`"} if isinstance(task, Dpo) else {}
+    keys = (*ROWS, "trainer.label_smoothing_factor", "eval.metrics")
+    yield from _useless(recipe, "it is for tasks that learn one answer", *keys, fixes=fixes)
     if isinstance(task, Kto) and recipe.trainer.batch_size < 2:
         yield "trainer.batch_size", "KTO compares the answers of a batch, and there is one", "take 16 or more"
     if isinstance(task, Reward):
@@ -98,31 +106,12 @@ def preferring(recipe: Recipe) -> Iterator[Finding]:
 
 def writing(recipe: Recipe) -> Iterator[Finding]:
     """What a task of an encoder and a decoder does not read, or is not made for yet."""
-    task, adapter = recipe.task, recipe.adapter
-    if not isinstance(task, Seq2Seq):
+    if not isinstance(recipe.task, Seq2Seq):
         return
-    asked = {
-        "trainer.torch_compile": recipe.trainer.torch_compile,
-        "trainer.padding_free": recipe.trainer.padding_free is Choice.always,
-        "data.streaming": recipe.data.streaming,
-        "hardware.devices_per_row": recipe.hardware.devices_per_row > 1,
-        "data.overlong": recipe.data.overlong is Overlong.split,
-        "data.system": recipe.data.system is not None,
-        "model.chat_template": recipe.model.chat_template is not None,
-        "model.add_tokens": bool(recipe.model.add_tokens),
-        "adapter.init_lora_weights": isinstance(adapter, Lora) and adapter.init_lora_weights not in (Init.default, Init.gaussian),
-        "adapter": isinstance(adapter, Virtual),
-    }
-    for key, is_set in asked.items():
-        if is_set:
-            fix = (
-                "write `task.prefix`"
-                if key == "data.system"
-                else "use `adapter=lora`, or `adapter=full`"
-                if "adapter" in key
-                else "remove it"
-            )
-            yield key, f"`task={task.kind}` has no use for `{key}`: it is for models that chat", fix
+    other = "use `adapter=lora`, or `adapter=full`"
+    fixes = {"data.system": "write `task.prefix`", "adapter": other, "adapter.init_lora_weights": other}
+    keys = (*ROWS, *CHAT, "trainer.padding_free", "model.add_tokens", "adapter.init_lora_weights", "adapter")
+    yield from _useless(recipe, "it is for models that chat", *keys, fixes=fixes)
 
 
 def embedding(recipe: Recipe) -> Iterator[Finding]:
@@ -147,19 +136,12 @@ def pretraining(recipe: Recipe) -> Iterator[Finding]:
             yield "model.init", "an adapter over weights by chance is of no use", "use `adapter=full`"
     if not isinstance(recipe.task, Pretrain):
         return
-    asked = {
-        "trainer.torch_compile": recipe.trainer.torch_compile,
-        "trainer.padding_free": recipe.trainer.padding_free is Choice.never,
-        "data.streaming": recipe.data.streaming,
-        "hardware.devices_per_row": recipe.hardware.devices_per_row > 1,
-        "data.overlong": recipe.data.overlong is not Overlong.truncate,
-        "data.system": recipe.data.system is not None,
-        "model.chat_template": recipe.model.chat_template is not None,
-        "eval.metrics": recipe.eval.metrics != default_of(Eval.__dataclass_fields__["metrics"]),
-    }
-    for key, is_set in asked.items():
-        if is_set:
-            yield key, f"`task=pretrain` has no use for `{key}`: texts lie end to end in full rows", "remove it"
+    why = "texts lie end to end in full rows"
+    yield from _useless(recipe, why, *ROWS, *CHAT, "eval.metrics")
+    if recipe.trainer.padding_free is Choice.never:
+        yield "trainer.padding_free", f"`task=pretrain` has no use for `trainer.padding_free=never`: {why}", "remove it"
+    if recipe.data.overlong is Overlong.drop:
+        yield "data.overlong", f"`task=pretrain` has no use for `data.overlong=drop`: {why}", "remove it"
 
 
 RULES = (pretraining, packing, labels, of_encoders, preferring, writing, embedding)

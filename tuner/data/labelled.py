@@ -27,6 +27,7 @@ from tuner.errors import GATE, Problem, TuneError
 from tuner.schema.data import OnError, RowShape
 
 BATCH = 1000
+NAMED = "mend or remove this row; `task.labels` names all labels"
 LIKE = {
     "unpaired": "answers that were liked or not ({prompt: …, completion: …, label: true})",
     "preference": "two answers to a prompt ({prompt: …, chosen: …, rejected: …})",
@@ -106,14 +107,16 @@ def read(run: Run, rows: Rows, kinds: tuple[str, ...], *, holds: str = "", shape
     return found
 
 
-def numbered(found: Found, number: Callable[[Example], Any], run: Run) -> tuple[Found, list[Any]]:
-    """The labels of all rows as numbers. Raises TuneError (code 2) with the first that has none, unless such rows are to be skipped."""
+def numbered(found: Found, number: Callable[[Example], Any], run: Run, *, fix: str = NAMED) -> tuple[Found, list[Any]]:
+    """What `number` makes of all rows, such as the number of a label; `fix`: what to do about a row that has none.
+
+    Raises TuneError (code 2) with the first that has none, unless such rows are to be skipped.
+    """
     good, labels = Found(examples=[], places=[], misfits=list(found.misfits), layouts=found.layouts), []
     for example, place in zip(found.examples, found.places, strict=True):
         try:
             labels.append(number(example))
         except Misfit as misfit:
-            fix = "mend or remove this row; `task.labels` names all labels"
             good.misfits.append(Problem(what=str(misfit), where=place, fix=fix))
             if run.recipe.data.on_error is OnError.stop:
                 raise TuneError(problems=good.misfits[-1:]) from misfit

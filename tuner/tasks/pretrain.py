@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from torch.utils.data import Subset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from tuner.context import Run
@@ -21,14 +20,12 @@ from tuner.errors import GATE, TuneError
 from tuner.eval.loss import row_losses
 from tuner.eval.scores import TEXT, Formula, Scored
 from tuner.model.adapt import measuring
-from tuner.schema.debug import Overfit
 from tuner.schema.task import Pretrain
 from tuner.train import causal
 from tuner.train.causal import load, save, tokenizer_of
 from tuner.train.encoders import noted
+from tuner.train.make import make_trainer, validation
 from tuner.train.padding import padding_free
-from tuner.train.together import wait
-from tuner.train.trainer import TokenTrainer
 
 __all__ = ["check", "formulas", "load", "possible", "prepare", "probe", "save", "score", "show", "trainer"]
 PROBED = 4  # pieces whose loss is compared before saving and after loading
@@ -88,27 +85,14 @@ def possible(run: Run) -> None:
 
 def trainer(run: Run, model: nn.Module, args: TrainingArguments, prepared: Path, callbacks: list[TrainerCallback]) -> Trainer:
     """A TokenTrainer over full rows whose texts do not see each other."""
-    validation = None
-    if run.recipe.trainer.eval_steps:
-        validation = run.folder / "validation"
+
+    def written(folder: Path) -> TokenRows:
         if run.leads:
-            write_rows(validation, _pieces(run, held_out(run)))
-        wait()
-    rows: Any = TokenRows(prepared)
-    if isinstance(run.recipe.debug, Overfit):
-        rows = Subset(rows, range(min(run.recipe.trainer.batch_size, len(rows))))
-    return TokenTrainer(
-        model=model,
-        args=args,
-        adapter=run.recipe.adapter,
-        optim=run.recipe.trainer.optim,
-        rows=rows,
-        eval_rows=TokenRows(validation) if validation else None,
-        tokenizer=tokenizer_of(run),
-        padding_free=padding_free(run, model, packing=True),
-        callbacks=callbacks,
-        tell=run.tell,
-    )
+            write_rows(folder, _pieces(run, held_out(run)))
+        return TokenRows(folder)
+
+    options: dict[str, Any] = {"tokenizer": tokenizer_of(run), "padding_free": padding_free(run, model, packing=True)}
+    return make_trainer(run, model, args, callbacks, rows=TokenRows(prepared), eval_rows=validation(run, written), **options)
 
 
 def _mean(losses: Sequence[tuple[float, int]]) -> float:

@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from tuner.context import Run
+from tuner.data import labelled
 from tuner.data.audio import Features
 from tuner.data.audit import audit, gate, segments, statistics
 from tuner.data.chat import TokenRow
@@ -23,13 +24,12 @@ from tuner.data.load import Rows
 from tuner.data.shapes import Example
 from tuner.data.store import IGNORE
 from tuner.data.turns import Misfit
-from tuner.errors import Problem, TuneError
 from tuner.eval.scores import Formula, Scored
 from tuner.eval.speech import errors, jiwer, normalizer
 from tuner.eval.speech import formulas as measured
 from tuner.model.endings import Ending
 from tuner.model.sounds import logits_of, of_texts
-from tuner.schema.data import OnError, Overlong
+from tuner.schema.data import Overlong
 from tuner.train import encoders, sounds
 from tuner.train.whisper import english, settings, spaced, task_of, tokenizer_of, transcripts
 
@@ -44,7 +44,7 @@ def _text(example: Example) -> str:
     return text.strip()
 
 
-def _coded(run: Run, example: Example, index: int) -> TokenRow:
+def _coded(run: Run, example: Example) -> TokenRow:
     """A text as tokens: what Whisper begins with is given, the text and its end are learned."""
     tokenizer, limit = tokenizer_of(run), task_of(run).max_length
     prefix = list(tokenizer.prefix_tokens)
@@ -52,26 +52,15 @@ def _coded(run: Run, example: Example, index: int) -> TokenRow:
     said = tokenizer(" " + _text(example), add_special_tokens=False).input_ids
     ids = [*prefix, *said, tokenizer.eos_token_id]
     trained = np.arange(len(ids)) >= len(prefix)
-    return TokenRow(ids=np.asarray(ids[:limit], np.int32), trained=trained[:limit], truncated=len(ids) > limit, index=index)
+    return TokenRow(ids=np.asarray(ids[:limit], np.int32), trained=trained[:limit], truncated=len(ids) > limit)
 
 
 def _texts(run: Run, found: Found) -> tuple[Found, list[TokenRow]]:
     """Rows whose text can be learned."""
-    good, coded = Found(examples=[], places=[], misfits=found.misfits, layouts=found.layouts), list[TokenRow]()
-    for example, place in zip(found.examples, found.places, strict=True):
-        try:
-            coded.append(_coded(run, example, len(coded)))
-        except Misfit as misfit:
-            good.misfits.append(
-                Problem(what=str(misfit), where=place, fix="mend or remove this row; `data.columns={text: …}` names the column")
-            )
-            if run.recipe.data.on_error is OnError.stop:
-                raise TuneError(problems=good.misfits[-1:]) from misfit
-            continue
-        good.examples.append(example)
-        good.places.append(place)
-    if not coded:
-        raise TuneError(problems=good.misfits[:10])
+    fix = "mend or remove this row; `data.columns={text: …}` names the column"
+    good, coded = labelled.numbered(found, lambda example: _coded(run, example), run, fix=fix)
+    for index, row in enumerate(coded):
+        row.index = index
     return good, coded
 
 
