@@ -29,8 +29,9 @@ from tuner.data.audio import Hearing, SoundRows, wave
 from tuner.data.splits import held_out, split
 from tuner.errors import BAD_RECIPE, TuneError
 from tuner.eval.scores import Scored, summary
-from tuner.eval.speech import errors, formulas
+from tuner.eval.speech import errors, formulas, normalizer
 from tuner.runs import read_json
+from tuner.schema.audio import Normalizer
 
 
 def test_what_is_stored_is_what_the_extractor_gives(tmp_path: Path) -> None:
@@ -157,3 +158,38 @@ def test_whispers_encoder_tells_classes_apart(tmp_path: Path) -> None:
     assert losses_of(run.folder)[-1] < losses_of(run.folder)[0]
     whole = {name.split(".")[3] for name in weights_of(run.folder) if "lora" not in name}
     assert {name for name in whole if not name.startswith("lora")} <= {"projector", "classifier", "weight", "bias"}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (Normalizer.none, "Mr. Nine, it's 20 colours!"),
+        (Normalizer.basic, "mr nine it s 20 colours"),
+        (Normalizer.english, "mister 9 it is 20 colors"),
+    ],
+)
+def test_texts_are_made_alike_as_asked(name: Normalizer, said: str) -> None:
+    assert normalizer(name, english=False, spellings={"colours": "colors"})("Mr. Nine,  it's 20 colours!") == said
+    if name is not Normalizer.none:  # `auto` is one of the others, by the language
+        english = name is Normalizer.english
+        assert normalizer(Normalizer.auto, english=english, spellings={"colours": "colors"})("Mr. Nine, it's 20 colours!") == said
+
+
+def test_a_translation_begins_otherwise(tmp_path: Path) -> None:
+    lab = hearing.spoken(tmp_path, several=True)
+    rows = []
+    for translate in ("false", "true"):
+        run = lab.run("task.language=chinese", f"task.translate={translate}")
+        rows.append("".join(part["text"] for part in task_of(run).show(run, split(run)[0], 0)["segments"]))
+    assert "transcribe" in rows[0]
+    assert "translate" in rows[1]
+
+
+def test_a_recording_is_cut_where_the_recipe_says(tmp_path: Path) -> None:
+    lab, lengths = hearing.sounds(tmp_path), []
+    for seconds in ("30", "0.2"):
+        run = lab.run(f"task.max_seconds={seconds}")
+        task_of(run).prepare(run, split(run)[0], run.stage_folder("prepare"))
+        audited = read_json(run.stage_folder("prepare") / "audit.json")
+        lengths.append(audited["rows_truncated"])
+    assert lengths == [0, 48]
