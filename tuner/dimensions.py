@@ -35,12 +35,12 @@ def linears(shape: dict[str, Any]) -> dict[str, tuple[int, int]]:
     """(inputs, outputs) of each linear map of a Llama-like block."""
     hidden, inner = shape["hidden_size"], shape["intermediate_size"]
     queries, keys = widths(shape)
-    return {
+    gate = {"gate_proj": (hidden, inner)} if shape.get("gated_mlp", True) else {}
+    return gate | {
         "q_proj": (hidden, queries),
         "k_proj": (hidden, keys),
         "v_proj": (hidden, keys),
         "o_proj": (queries, hidden),
-        "gate_proj": (hidden, inner),
         "up_proj": (hidden, inner),
         "down_proj": (inner, hidden),
     }

@@ -66,6 +66,8 @@ class Shape(Section):
     """Whether input and output embedding are one matrix."""
     head_dim: int | None = opt(None, ge=1)
     """Width of a head, where it is not `hidden_size / num_attention_heads`."""
+    gated_mlp: bool = opt(True)
+    """Whether the MLP has a gate, three matrices in all, as Llama's; GPT-2's and BERT's have two."""
 
 
 @dataclass(kw_only=True)
