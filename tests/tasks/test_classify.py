@@ -17,7 +17,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from tests.lab import Lab, log_of, losses_of, task_of, train, weights_of
 from tests.tasks import labs
-from tuner import cli
+from tuner import cli, worker
 from tuner.data.labels import Labels
 from tuner.data.splits import held_out, split
 from tuner.data.turns import Misfit
@@ -66,8 +66,11 @@ def test_a_run_from_the_command_line_to_the_card(tmp_path: Path, capsys: pytest.
     assert "End of turn" not in report
     assert tune(lab, "try", "small", "a warm day", "--json") == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])[0]["label"] == "good"
-    assert "→" in lab.tune("preview", "recipe=small", "--row", "1").stdout
-    assert "labels by row: good 24, bad 24" in " ".join(lab.tune("check", "recipe=small").stdout.split())
+    plan = str(lab.write_plan())
+    assert worker.main([plan, "--preview", "1"]) == worker.main([plan, "--check"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "→" in said
+    assert "labels by row: good 24, bad 24" in said
 
 
 @pytest.mark.filterwarnings("ignore:The following rank_pattern keys:RuntimeWarning", "ignore:Unsupported layer type:UserWarning")

@@ -17,7 +17,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification, pi
 
 from tests.lab import Lab, task_of, train, weights_of
 from tests.tasks import pictures
-from tuner import cli
+from tuner import cli, worker
 from tuner.data.images import Pixels, opened
 from tuner.data.splits import held_out
 from tuner.errors import TuneError
@@ -65,10 +65,13 @@ def test_a_run_from_the_command_line_to_the_card(tmp_path: Path, capsys: pytest.
     assert theirs[0]["label"] == "red"
     assert theirs[0]["score"] == pytest.approx(first["score"], abs=1e-3)
     assert tune(lab, "try", "small", str(lab.folder / "recipes" / "small.yaml")) == 2
-    looked = lab.tune("preview", "recipe=small", "--row", "1").stdout
+    plan = str(lab.write_plan())
+    assert worker.main([plan, "--preview", "1"]) == 0
+    looked = capsys.readouterr().out
     assert "1.png (16 × 16 pixels) → [[blue]]" in looked
     assert "tokens" not in looked
-    checked = " ".join(lab.tune("check", "recipe=small").stdout.split())
+    assert worker.main([plan, "--check"]) == 0
+    checked = " ".join(capsys.readouterr().out.split())
     assert "40 rows to train, 20 held out; images of 16 × 16 pixels" in checked
     assert "labels by image: blue 20, red 20" in checked
     assert tune(lab, "recipe=small", "dry_run=true") == 0

@@ -175,7 +175,9 @@ def test_a_stream_killed_in_between_goes_on_at_the_very_sample(tmp_path: Path, w
     assert_same_result(killed, whole)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0), pytest.param(signal.SIGHUP, 129, marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_a_checkpoint_and_the_rerun_ends_the_same(
     lab: Lab, whole: Path, workers: list[subprocess.Popen[str]], number: signal.Signals, code: int
 ) -> None:
@@ -402,7 +404,10 @@ def test_a_preempted_command_saves_and_exits_with_0(
     assert f"resume (train, step {step_of(checkpoint)} of 100000)" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGUSR1, 0), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, 0), *(pytest.param(*other, marks=pytest.mark.slow) for other in ((signal.SIGUSR1, 0), (signal.SIGHUP, 129)))],
+)
 def test_a_signal_outside_training_leaves_nothing_half_written(
     tmp_path: Path, workers: list[subprocess.Popen[str]], number: signal.Signals, code: int
 ) -> None:
