@@ -110,6 +110,7 @@ OTHER: dict[str, Any] = {  # values for keys whose default does not tell what an
     "eval.bootstrap_samples": 200,
     "data.transforms": ["trim"],
     "task.labels": ["other"],
+    "task.teacher": "org/other",
     "task.matryoshka_dims": [8],
 }
 NO_ANSWERS = ["eval.metrics=[exact_match]"]  # what tasks refuse that write none
@@ -152,7 +153,7 @@ def test_every_key_affects_the_stages_it_says(key: str) -> None:
         options = describe(key).options
         base = [f"adapter={'qlora' if 'qlora' in options else options[0]}"]
     if section == "task" and (options := describe(key).options) and "sft" not in options:
-        base = [f"task={options[0]}", *NO_ANSWERS]
+        base = [f"task={options[0]}", *NO_ANSWERS, *(["task.teacher=org/teacher"] if options[0] == "distil" else [])]
     if section == "hardware" and (options := describe(key).options):
         base = [f"hardware={options[0]}"]
     base += ["trainer.padding_free=never", "trainer.save_steps=0", "adapter=full"] if key in SHARING else []

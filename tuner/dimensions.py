@@ -6,8 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from tuner.runs import read_json
-from tuner.schema.adapter import Adapter, Full, Lora
+from tuner.schema.adapter import Adapter, Full, Lora, Quant
+from tuner.schema.base import plain
+from tuner.schema.distil import Distil, Held
+from tuner.schema.model import Dtype
+from tuner.schema.recipe import Recipe
+from tuner.schema.teacher import is_base, teacher_of
 
+BYTES = {Dtype.auto: 2.0, Dtype.bfloat16: 2.0, Dtype.float16: 2.0, Dtype.float32: 4.0}
+QUANTISED = {Quant.nf4: 0.5625, Quant.fp4: 0.5625, Quant.int8: 1.0}  # bytes a weight; constants are fp32, a block of 64
+DOUBLE_QUANTISED = 0.516  # their constants quantised too
 NEEDED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
 
 
@@ -76,3 +84,15 @@ def trainable(adapter: Adapter, shape: dict[str, Any]) -> int | None:
     block = sum(adapter.r * (a + b) for a, b in maps.values()) + magnitudes
     chosen = adapter.layers_to_transform
     return int(block * (shape["num_hidden_layers"] if chosen is None else len(set(chosen))))
+
+
+def teacher_bytes(recipe: Recipe) -> float | None:
+    """Weights of the model that teaches; 0 where none does, or the base does itself; None where its size is not known."""
+    teacher, task = teacher_of(recipe), recipe.task
+    if teacher is None or not isinstance(task, Distil) or is_base(recipe):
+        return 0.0
+    shape = plain(teacher.shape) if teacher.shape else local_shape(teacher.id)
+    if shape is None:
+        return None
+    saved = {Held.none: 0.0, Held.nf4: BYTES[teacher.dtype] - DOUBLE_QUANTISED, Held.int8: BYTES[teacher.dtype] - QUANTISED[Quant.int8]}
+    return parameters(shape) * BYTES[teacher.dtype] - linear_parameters(shape) * saved[task.teacher_quant]

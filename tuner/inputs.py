@@ -10,8 +10,9 @@ from tuner.files import find_files, model_files
 from tuner.schema.compose import Composed
 from tuner.schema.data import source_key, sources
 from tuner.schema.documents import finished_run
-from tuner.schema.model import Source
+from tuner.schema.model import Model, Source
 from tuner.schema.recipe import Recipe
+from tuner.schema.teacher import KEY, teacher_of
 
 
 def find_inputs(composed: Composed) -> dict[str, list[str]]:
@@ -44,6 +45,10 @@ def find_inputs(composed: Composed) -> dict[str, list[str]]:
                 found[key] = _result(value, recipe.output_dir, reading.where(key), reading.folder(key), adapter=key.startswith("adapter"))
             except TuneError as error:
                 problems += error.problems
+    try:
+        found |= _teacher(recipe)
+    except TuneError as error:
+        problems += [dataclasses.replace(p, where=reading.where(KEY)) for p in error.problems]
     if is_local(recipe):
         found["model.id"] = [str(p) for p in model_files(Path(recipe.model.id).expanduser().absolute())]
     if problems:
@@ -64,7 +69,26 @@ def _result(named: str, output_dir: str, where: str, beside: Path | None, *, ada
     return [str(p.absolute()) for p in files]
 
 
+def _teacher(recipe: Recipe) -> dict[str, list[str]]:
+    """The files of a teacher that is of this machine. Raises TuneError (code 2) for one that is not there."""
+    teacher = teacher_of(recipe)
+    if teacher is None:
+        return {}
+    if teacher.run is not None:
+        return {KEY: _result(teacher.run, recipe.output_dir, KEY, None, adapter=False)}
+    folder = Path(teacher.id).expanduser()
+    if not folder.is_dir() and (teacher.id.startswith((".", "/", "~")) or teacher.id.count("/") > 1):
+        raise TuneError(f"no such folder: {teacher.id}", KEY, "check the path; a Hub id is `owner/name`")
+    return {KEY: [str(p) for p in model_files(folder.absolute())]} if folder.is_dir() else {}
+
+
 def is_local(recipe: Recipe) -> bool:
     """Whether the model is a folder on this machine."""
     folder = Path(recipe.model.id).expanduser()
     return recipe.model.source is Source.local or (recipe.model.source is Source.auto and folder.is_dir())
+
+
+def is_hub(model: Model) -> bool:
+    """Whether a model is a repository on the Hub."""
+    folder = Path(model.id).expanduser()
+    return model.source is Source.hub or (model.source is Source.auto and not folder.is_dir())

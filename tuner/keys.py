@@ -18,6 +18,7 @@ from tuner.schema.base import Section, default_of, plain, said
 from tuner.schema.data import Contamination, Data, source_key
 from tuner.schema.recipe import Recipe
 from tuner.schema.task import Labelled
+from tuner.schema.teacher import KEY, teacher_of
 from tuner.schema.transforms.reading import name_of, shapes_held_out
 
 VERSIONS = {"prepare": 1, "baseline": 1, "train": 1, "evaluate": 1, "publish": 1}
@@ -58,6 +59,8 @@ def _world(recipe: Recipe, stage: str, content: dict[str, list[str]]) -> dict[st
         world |= {name: part for name, part in parts.items() if part}
     if stage == "train" and (adapter := content.get("adapter.continue_from")):
         world["continued"] = adapter
+    if stage in ("baseline", "train") and (teacher := teacher_of(recipe)):
+        world["teacher"] = content.get(KEY) or [teacher.id, teacher.source.name, plain(teacher.wheel)]
     if stage == "prepare":
         world |= {"mix": train["mix"], "seed": recipe.seed} if data.mix else {"train files": train["files"]}
         if data.streaming:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-LOWER_IS_BETTER = ("loss", "perplexity", "mae", "chosen_loss", "wer", "cer")
+LOWER_IS_BETTER = ("teacher_kl", "loss", "perplexity", "mae", "chosen_loss", "wer", "cer")
 HEADLINES = (
     "exact_match",
     "valid_json",
@@ -21,6 +21,7 @@ HEADLINES = (
     "masked_accuracy",
     "preference_accuracy",
     "margin",
+    "teacher_kl",
     "f1_macro",
     "loss",
 )  # the first of these that was measured is the run's result in one line
@@ -38,6 +39,7 @@ NAMES = {
     "wer": "word error rate",
     "cer": "character error rate",
     "mae": "mean absolute error",
+    "teacher_kl": "KL to the teacher",
     "ndcg@10": "nDCG@10",
     "mrr@10": "MRR@10",
 }

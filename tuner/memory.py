@@ -11,16 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tuner.dimensions import linear_parameters, parameters, trainable, widths
-from tuner.schema.adapter import Full, Lora, QLora, Quant
+from tuner.dimensions import BYTES, DOUBLE_QUANTISED, QUANTISED, linear_parameters, parameters, teacher_bytes, trainable, widths
+from tuner.schema.adapter import Full, Lora, QLora
+from tuner.schema.distil import Distil
 from tuner.schema.hardware import DeepSpeed, Fsdp, Hardware
-from tuner.schema.model import Dtype
 from tuner.schema.recipe import Recipe
 from tuner.schema.trainer import Choice, Optim, Precision
 
-BYTES = {Dtype.auto: 2.0, Dtype.bfloat16: 2.0, Dtype.float16: 2.0, Dtype.float32: 4.0}
-QUANTISED = {Quant.nf4: 0.5625, Quant.fp4: 0.5625, Quant.int8: 1.0}  # bytes a weight; constants are fp32, a block of 64
-DOUBLE_QUANTISED = 0.516  # their constants quantised too
 WHOLE = (Precision.fp32, Precision.tf32)  # without autocast: what is kept of each product has 4 bytes
 CHUNK = {True: 2**24, False: 2**27}  # logits that the padding-free head holds at once, on a CPU and not (kernels.MAX_LOGITS)
 HOST = 2**62  # as many parts as leave nothing on the device
@@ -124,7 +121,7 @@ def need(recipe: Recipe, shape: dict[str, Any], load: Load) -> Need | None:
     behind = load.cpu and recipe.hardware.async_save and bool(recipe.trainer.save_steps or recipe.trainer.load_best_model_at_end)
     return Need(
         process=round(PROCESS_BYTES[load.cpu]),
-        weights=round(weights / cut.weights + gathered),
+        weights=round(weights / cut.weights + gathered + (teacher_bytes(recipe) or 0.0)),  # the teacher is whole on each device
         gradients=round(4.0 * trained / cut.gradients),
         optimizer=round(4.0 * trained * states / cut.optimizer),
         copies=round(4.0 * trained * (1 + states)) if behind else 0,
@@ -168,9 +165,11 @@ def _activations(recipe: Recipe, shape: dict[str, Any], load: Load) -> float:
 def _logits(recipe: Recipe, shape: dict[str, Any], load: Load) -> float:
     """Padded: all positions, in bf16, and three times in fp32 on the way back. Padding-free: a chunk of the trained ones, and no more."""
     vocabulary, hidden, tokens = shape["vocab_size"], shape["hidden_size"], load.rows * load.length / load.cuts.tokens
+    labelled = tokens * load.labelled
+    if isinstance(recipe.task, Distil):  # of both models and a gradient, and what a chunk compares
+        return float(labelled * vocabulary * (12.0 if recipe.trainer.precision in WHOLE else 6.0) + CHUNK[load.cpu] * 24.0)
     if recipe.trainer.padding_free is Choice.never:
         return float(tokens * vocabulary * 14.0)
-    labelled = tokens * load.labelled
     head = vocabulary * hidden * 6.0 if isinstance(recipe.adapter, Full) else 0.0  # its own gradient, in fp32 and as it is kept
     return float(min(labelled * vocabulary, CHUNK[load.cpu]) * 10.0 + labelled * hidden * 4.0 + head)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuner.capacity import Capacity, planned_processes
+from tuner.dimensions import teacher_bytes
 from tuner.memory import Load, Need, cuts, need, with_trainer
 from tuner.schema.recipe import Recipe
 
@@ -66,5 +67,6 @@ def choose(recipe: Recipe, shape: dict[str, Any], *, length: float, place: Capac
     size += f" on each of {processes}" if processes > 1 else ""
     said = f"micro-batch {rows} × {batch // rows}, recomputation {'on' if recompute else 'off'}: {size}" + (f", {why}" if why else "")
     said += "; it does not fit" if fits is False else ""
+    said += "; without the teacher, whose size is not known" if teacher_bytes(recipe) is None else ""
     passes = batch // rows
     return Chosen(micro_batch=rows, accumulation=passes, activation_checkpointing=recompute, need=needed, fits=fits, said=said)

@@ -14,7 +14,7 @@ import tuner
 from tuner.errors import TuneError
 from tuner.extensions import files_used
 from tuner.files import hashes
-from tuner.inputs import find_inputs, is_local
+from tuner.inputs import find_inputs, is_hub, is_local
 from tuner.keys import content_key
 from tuner.runs import is_done, read_json, write_json
 from tuner.schema.base import STAGES, flat, plain
@@ -23,6 +23,7 @@ from tuner.schema.data import sources
 from tuner.schema.documents import RUN
 from tuner.schema.model import Source
 from tuner.schema.recipe import Recipe, from_plain
+from tuner.schema.teacher import teacher_of
 
 FORMAT = 1
 SHARED = ("prepare", "baseline")
@@ -79,7 +80,8 @@ class Plan:
         try:
             recipe = from_plain(self.recipe)
             recipe.model.chat_template = next(iter(self.files.get("model.chat_template", ())), recipe.model.chat_template)
-            for section, key in ((recipe.model, "model.run"), (recipe.adapter, "adapter.continue_from")):
+            results = ((recipe.model, "model.run"), (recipe.adapter, "adapter.continue_from"), (recipe.task, "task.teacher"))
+            for section, key in results:
                 if key in self.files:
                     setattr(section, key.partition(".")[2], str(Path(self.files[key][0]).parent))
             return recipe
@@ -173,7 +175,9 @@ def _stages(recipe: Recipe, content: dict[str, list[str]], *, fixed: dict[str, s
 
 def needs_hub(recipe: Recipe) -> bool:
     """Whether the model or the rows come from the Hub, where they are not cached."""
-    return any(source.id for source in sources(recipe.data).values()) or model_is_on_hub(recipe)
+    teacher = teacher_of(recipe)
+    teaches = teacher is not None and teacher.run is None and is_hub(teacher)
+    return any(source.id for source in sources(recipe.data).values()) or model_is_on_hub(recipe) or teaches
 
 
 def model_is_on_hub(recipe: Recipe) -> bool:

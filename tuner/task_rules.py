@@ -9,7 +9,9 @@ from tuner.schema.adapter import Full, Init, Lora
 from tuner.schema.base import default_of
 from tuner.schema.beyond_lora import Virtual
 from tuner.schema.data import Overlong
+from tuner.schema.distil import Distil
 from tuner.schema.eval import Eval
+from tuner.schema.hardware import DeepSpeed
 from tuner.schema.model import Start
 from tuner.schema.preferences import Dpo, Kto, Paired, Preference, Reward
 from tuner.schema.recipe import Recipe
@@ -144,4 +146,18 @@ def pretraining(recipe: Recipe) -> Iterator[Finding]:
         yield "data.overlong", f"`task=pretrain` has no use for `data.overlong=drop`: {why}", "remove it"
 
 
-RULES = (pretraining, packing, labels, of_encoders, preferring, writing, embedding)
+def distilling(recipe: Recipe) -> Iterator[Finding]:
+    """Somebody teaches; and what is not made for two models."""
+    task = recipe.task
+    if not isinstance(task, Distil):
+        return
+    if not task.teacher:
+        fix = "name a model (`task.teacher=qwen3-8b`), an id of the Hub, a folder, or run:NAME"
+        yield "task.teacher", "`task.teacher` is not set: nobody teaches", fix
+    keys = ("trainer.torch_compile", "hardware.devices_per_row", "model.add_tokens")
+    yield from _useless(recipe, "the teacher reads the same rows as the student", *keys)
+    if isinstance(recipe.hardware, DeepSpeed) and recipe.hardware.zero_stage == 3:
+        yield "hardware.zero_stage", "under ZeRO-3 the teacher's weights would be cut too, and gathered by nobody", "use `hardware=fsdp`"
+
+
+RULES = (distilling, pretraining, packing, labels, of_encoders, preferring, writing, embedding)

@@ -9,6 +9,7 @@ import pytest
 
 from tests.lab import Lab, losses_of, train
 from tests.tasks import labs
+from tests.tasks.test_distil import lab_of as taught
 from tests.tasks.test_preference import lab_of, liked
 
 CHANGES: dict[str, tuple[Callable[[Path], Lab], tuple[str, ...]]] = {
@@ -16,6 +17,10 @@ CHANGES: dict[str, tuple[Callable[[Path], Lab], tuple[str, ...]]] = {
     "pooling": (labs.alike, ("task.pooling=mean", "task.pooling=cls", "task.pooling=lasttoken")),
     "group_by_length": (labs.classes, ("task.group_by_length=true", "task.group_by_length=false")),
     "sft_weight": (lab_of, ("task.sft_weight=0", "task.sft_weight=0.5")),
+    "temperature": (taught, ("task.temperature=1", "task.temperature=3")),
+    "alpha": (taught, ("task.alpha=0", "task.alpha=0.5", "task.alpha=1")),
+    "beta": (taught, ("task.beta=0", "task.beta=0.5", "task.beta=1")),
+    "teacher_dtype": (taught, ("task.teacher_dtype=float32", "task.teacher_dtype=bfloat16")),
     "undesirable_weight": (
         lambda folder: liked(lab_of(folder)),
         ("task=kto task.undesirable_weight=1", "task=kto task.undesirable_weight=3"),

@@ -9,7 +9,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from tuner.context import Run
-from tuner.data.audit import audit, gate, statistics
+from tuner.data.audit import audit, gate, segments, statistics
 from tuner.data.chat import TokenRow, end_of_turn, how_turns_end, tokenize
 from tuner.data.fast import encoder_for
 from tuner.data.layout import Layout, read_all, shared_system
@@ -45,10 +45,11 @@ class Talks:
 def conversations(run: Run, rows: Rows) -> list[Talks]:
     """Rows as conversations, by source. Raises TuneError (code 2) when they are something else."""
     found = [(part.name, part.data) for part in parts(run)]
-    return [talks(rows.of_part(number), (*found, ("", run.recipe.data))[number]) for number in sorted(set(rows.part))]
+    numbers, task = sorted(set(rows.part)), run.recipe.task.kind
+    return [talks(rows.of_part(number), (*found, ("", run.recipe.data))[number], task=task) for number in numbers]
 
 
-def talks(rows: Rows, source: tuple[str, Data], known: Layout | None = None) -> Talks:
+def talks(rows: Rows, source: tuple[str, Data], known: Layout | None = None, *, task: str = "sft") -> Talks:
     """The rows of one source (its name, its keys), laid out as the first one is; or, of further rows, as is `known`."""
     name, data = source
     layout, examples, misfits = read_all(rows, data, place=rows.place, known=known)
@@ -57,7 +58,7 @@ def talks(rows: Rows, source: tuple[str, Data], known: Layout | None = None) -> 
     fix = "name the columns that make a conversation: `data.columns={prompt: …, completion: …}`"
     if layout.kind in ("preference", "unpaired"):
         fix = "`data.shape=messages` (or `sharegpt`) learns each conversation whatever its label; or " + fix
-    raise TuneError(f"`task: sft` learns from conversations, and these rows are laid out as {layout}", rows.place(0), fix)
+    raise TuneError(f"`task: {task}` learns from conversations, and these rows are laid out as {layout}", rows.place(0), fix)
 
 
 def prepare(run: Run, rows: Rows, tokenizer: PreTrainedTokenizerBase, task: Sft, folder: Path) -> None:
@@ -104,6 +105,14 @@ def prepare(run: Run, rows: Rows, tokenizer: PreTrainedTokenizerBase, task: Sft,
         facts["skipped"] = {"rows": len(skipped), "first": [f"{p['where']}: {p['what']}" for p in skipped[:10]]}
     write_json(folder / "data.json", facts)
     write_json(folder / "audit.json", audited)
+
+
+def shown(run: Run, rows: Rows, index: int, tokenizer: PreTrainedTokenizerBase, task: Sft) -> dict[str, Any]:
+    """One training row as the model sees it."""
+    (source,) = conversations(run, rows[index : index + 1])
+    (row,) = tokenize(source.examples, tokenizer, task)
+    counts = {"tokens": len(row.ids), "supervised_tokens": row.supervised, "truncated": row.truncated}
+    return {"place": rows.place(index), "source": source.name, **counts, "segments": segments(row, tokenizer)}
 
 
 def _source(data: Data, found: list[Talks]) -> dict[str, Any]:

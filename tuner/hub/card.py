@@ -21,6 +21,7 @@ from tuner.runs import write_text
 from tuner.schema.adapter import Full, QLora
 from tuner.schema.data import source_key, sources
 from tuner.schema.model import Source
+from tuner.schema.teacher import KEY, teacher_of
 
 FEW_ROWS = 300  # below this, a card says that its figures come from few rows
 
@@ -46,6 +47,7 @@ def write_card(folder: Path) -> Path:
         recipe=yaml.safe_dump(recipe_block(run), sort_keys=False, allow_unicode=True, width=100).strip(),
         final_loss=final_loss(folder),
         system=json.dumps(run.data.get("system"), ensure_ascii=False) if run.data.get("system") else "",
+        teacher=teacher_name(run),
         few=FEW_ROWS,
         labels=taught(run.audit) if "labels" in run.audit else "",
         generated=run.recipe.eval.generate
@@ -61,6 +63,14 @@ def write_card(folder: Path) -> Path:
 def base_model(run: Results) -> str | None:
     """The base model's Hub id; None when it is a folder of this machine, which means nothing elsewhere."""
     return None if run.base_is_local else run.recipe.model.id
+
+
+def teacher_name(run: Results) -> str:
+    """What a teacher is called: its Hub id, or the last part of a folder of this machine; empty without one."""
+    teacher = teacher_of(run.recipe)
+    if teacher is None:
+        return ""
+    return Path(teacher.run or teacher.id).name if KEY in run.plan.files else teacher.id
 
 
 def metadata(run: Results) -> ModelCardData:

@@ -114,7 +114,8 @@ def _make_public(folder: Path, run: Results) -> None:
     if recipe.is_file():
         text = recipe.read_text(encoding="utf-8")
         places = [str(v) for v in (run.recipe.output_dir, run.recipe.data.eval_path, run.recipe.model.id, run.recipe.model.run) if v]
-        places += [v for v in [getattr(run.recipe.adapter, "continue_from", None)] if v]
+        others = (getattr(run.recipe.adapter, "continue_from", None), getattr(run.recipe.task, "teacher", None))
+        places += [v for v in others if v]
         places += [source.path for source in sources(run.recipe.data).values() if source.path]
         places += [f for found in run.plan.files.values() for f in found]
         for place in sorted((p for p in places if public(p) != p), key=len, reverse=True):

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
 from tuner.data.store import IGNORE
-from tuner.model.batches import flat, padded
+from tuner.model.batches import flat, padded, supervised
 from tuner.model.objectives import Batch, Item, Objective
 from tuner.schema.preferences import Cpo, Dpo, Kto, Preference, Preferring, SimPo
 
@@ -92,18 +92,7 @@ def _dpo(task: Dpo, pair: Pair) -> Tensor:
 
 def answers(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
     """Of each conversation of a batch the log-probability of its trained tokens, summed, and their number [conversations]."""
-    inputs, labels = {name: value for name, value in batch.items() if name not in ("labels", "reference", "liked")}, batch["labels"]
-    if "cu_seq_lens_q" in batch:
-        places = (labels[0, 1:] != IGNORE).nonzero().squeeze(1)
-        # An empty mask stops Transformers from building one of all pairs of tokens, which nobody reads.
-        inputs["attention_mask"] = torch.empty(1, 1, 0, 0, dtype=torch.bool, device=labels.device)
-        logits = model(**inputs, logits_to_keep=places, use_cache=False).logits[0]
-        targets, owner = labels[0, 1:][places], torch.bucketize(places, batch["cu_seq_lens_q"][1:].long(), right=True)
-        count = len(batch["cu_seq_lens_q"]) - 1
-    else:
-        logits = model(**inputs, use_cache=False).logits[:, -labels.shape[1] : -1]  # virtual tokens stand before the text
-        there = labels[:, 1:] != IGNORE
-        logits, targets, owner, count = logits[there], labels[:, 1:][there], there.nonzero()[:, 0], len(labels)
+    logits, targets, owner, count = supervised(model, batch)
     likely = -F.cross_entropy(logits.float(), targets, reduction="none")
     sums = likely.new_zeros(count).index_add(0, owner, likely)
     return sums, torch.bincount(owner, minlength=count).to(likely.dtype)
