@@ -34,6 +34,7 @@ NAMES = {
     "rouge2": "ROUGE-2",
     "rougeL": "ROUGE-L",
     "f1": "F1",
+    "answered_f1": "F1 (answered)",
     "f1_macro": "macro F1",
     "f1_micro": "micro F1",
     "wer": "word error rate",

@@ -13,6 +13,7 @@ from tuner.schema.distil import Distil
 from tuner.schema.eval import Eval
 from tuner.schema.hardware import DeepSpeed
 from tuner.schema.model import Start
+from tuner.schema.passages import Qa
 from tuner.schema.preferences import Dpo, Kto, Paired, Preference, Reward
 from tuner.schema.recipe import Recipe
 from tuner.schema.seq2seq import Seq2Seq
@@ -129,6 +130,19 @@ def embedding(recipe: Recipe) -> Iterator[Finding]:
         yield "trainer.label_smoothing_factor", "`task=embed` has no labels to smooth", "remove it"
 
 
+def asking(recipe: Recipe) -> Iterator[Finding]:
+    """Windows of a text move on; what is longer is not cut, and places have no labels to smooth."""
+    task = recipe.task
+    if not isinstance(task, Qa):
+        return
+    if task.stride >= task.max_length:
+        what = f"`task.stride` ({task.stride}) is not below `task.max_length` ({task.max_length}): no window would move on"
+        yield "task.stride", what, "lower it"
+    yield from _useless(recipe, "an answer is a place in a text", "trainer.label_smoothing_factor")
+    if recipe.data.overlong is Overlong.drop:
+        yield "data.overlong", "`task=qa` has no use for `data.overlong=drop`: a longer text becomes several windows", "remove it"
+
+
 def pretraining(recipe: Recipe) -> Iterator[Finding]:
     """What texts without turns have no use for; and what begins from nothing is trained whole."""
     if recipe.model.init is Start.random:
@@ -160,4 +174,4 @@ def distilling(recipe: Recipe) -> Iterator[Finding]:
         yield "hardware.zero_stage", "under ZeRO-3 the teacher's weights would be cut too, and gathered by nobody", "use `hardware=fsdp`"
 
 
-RULES = (distilling, pretraining, packing, labels, of_encoders, preferring, writing, embedding)
+RULES = (distilling, pretraining, packing, labels, of_encoders, preferring, writing, embedding, asking)

@@ -215,6 +215,11 @@ def test_unpaired_preferences(row: dict[str, Any]) -> None:
         ({"premise": "a", "hypothesis": "b", "label": 0}, "pair", {"text": "a", "text_pair": "b", "label": 0}),
         ({"tokens": ["a", "b"], "ner_tags": [0, 1]}, "tags", {"tokens": ["a", "b"], "tags": [0, 1]}),
         ({"tokens": '["a"]', "tags": '["O"]'}, "tags", {"tokens": ["a"], "tags": ["O"]}),
+        (
+            {"question": "q", "context": "a b", "answers": {"text": ["a"], "answer_start": [0]}},
+            "answers",
+            {"question": "q", "context": "a b", "answers": [("a", 0)]},
+        ),
         ({"text": "once upon"}, "text", {"text": "once upon"}),
         ({"image": "a.png", "label": "cat"}, "image", {"image": "a.png", "label": "cat"}),
         ({"audio": "a.wav", "text": "zero"}, "audio", {"audio": "a.wav", "text": "zero"}),

@@ -92,6 +92,23 @@ def tags(folder: Path) -> Lab:
     return make(folder, "tag", row)
 
 
+def answers(folder: Path, *, without: bool = False, **options: Any) -> Lab:
+    """Questions after an illness, or after how a day is (two words); `without`: of every fourth row the text does not say."""
+
+    def row(chance: random.Random, index: int) -> dict[str, Any]:
+        ill, good = chance.choice(("fever", "gout")), f"very {chance.choice(GOOD + BAD)}"
+        asks, answer = (("a film", ill), ("the day", good))[index % 2]
+        missing = without and index % 4 > 1
+        said = [text for text in (ill, good) if not (missing and text == answer)]
+        parts = [*said, *chance.choices(("a", "the", "with", "no"), k=chance.randint(2, 8))]
+        chance.shuffle(parts)
+        context = " ".join(parts)
+        found = {"text": [], "answer_start": []} if missing else {"text": [answer], "answer_start": [context.index(answer)]}
+        return {"id": str(index), "title": "a day", "context": context, "question": asks, "answers": found}
+
+    return make(folder, "qa", row, **options)
+
+
 def alike(folder: Path, **options: Any) -> Lab:
     """Pairs of texts and how alike they are: whether both are good, or both bad."""
 

@@ -22,6 +22,15 @@ FAULTS = {
     "a number that is none": (labs.numbers, {"score": float("nan")}, ("task.problem=regression",), "needs a number"),
     "a number without end": (labs.numbers, {"score": float("inf")}, ("task.problem=regression",), "needs a number"),
     "no words": (labs.tags, {"tokens": [], "tags": []}, (), "there are no words"),
+    "an answer that stands elsewhere": (
+        labs.answers,
+        {"answers": {"text": ["un"], "answer_start": [0]}},
+        (),
+        "does not stand in its context",
+    ),
+    "answers without their places": (labs.answers, {"answers": {"text": ["a"], "answer_start": [0, 1]}}, (), "1 answers, but 2 places"),
+    "no answers": (labs.answers, {"answers": None}, (), "`answers` is null"),
+    "a text that is empty": (labs.answers, {"context": " "}, (), "the context is empty"),
     "a likeness that is none": (labs.alike, {"score": float("nan")}, (), "how alike two texts are is a number"),
 }
 each_fault = pytest.mark.parametrize(("make", "change", "options", "said"), FAULTS.values(), ids=FAULTS)

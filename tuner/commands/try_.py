@@ -3,6 +3,7 @@
 tune try smollm2-135m "What is the capital of France?"
 tune try sentiment "A lovely film"         the labels of a model that gives some
 tune try flowers photo.jpg                 of one that labels images, an image file
+tune try reader "Who wrote it?" context=@story.txt    of one that finds answers, the text (or context="…", or on stdin)
 tune try quickstart                        a conversation; an empty line ends it
 tune try quickstart "My kettle broke" system="…" max_new_tokens=64 --json
 """
@@ -31,6 +32,7 @@ SERVES = {
     "embedding": "tuner.serve.vectors",
     "image": "tuner.serve.pictures",
     "seq2seq": "tuner.serve.written",
+    "span": "tuner.serve.answers",
     "speech": "tuner.serve.sounds",
 }
 
@@ -41,7 +43,6 @@ def main(args: list[str]) -> int:
     if not request.words:
         raise TuneError("try what?", "", "`tune try RUN` or `tune try MODEL`; see `tune ls runs` and `tune ls model`")
     target = _model(request.words[0]) or read_plan((_run_in(request.words[0]) or take_run(request)) / "plan.json")
-    system, limit = _settings(request.overrides)
     prompt = request.words[1] if len(request.words) > 1 else "" if sys.stdin.isatty() else sys.stdin.read().strip()
     if request.json and not prompt:
         raise TuneError(
@@ -50,6 +51,7 @@ def main(args: list[str]) -> int:
     load("tuner.worker_env").quiet()
     if not isinstance(target, Model) and target.load_recipe().task.head != "causal":
         return _labels(target, request, prompt)
+    system, limit = _settings(request.overrides)
     chat = load("tuner.serve.chat")
     if isinstance(target, Model):
         voices = chat.voices_of_model(target, Hardware())
@@ -64,13 +66,16 @@ def main(args: list[str]) -> int:
 
 def _labels(run: Plan, request: Request, prompt: str) -> int:
     """Labels of one text, or of several one after the other."""
-    if request.overrides:
-        raise TuneError(f"{run.name} writes nothing that could be set", request.overrides[0], "leave it out")
     labels = load(SERVES.get(run.load_recipe().task.head, "tuner.serve.labels"))
+    known: tuple[str, ...] = vars(labels).get("SETTINGS", ())
+    given = dict(override.split("=", 1) for override in request.overrides)
+    if unknown := next((override for override in request.overrides if override.partition("=")[0] not in known), None):
+        fix = f"settings: {', '.join(known)}" if known else "leave it out"
+        raise TuneError(f"{run.name} writes nothing that could be set" if not known else "unknown setting", unknown, fix)
     if prompt:
-        labels.ask(run, prompt, as_json=request.json)
+        labels.ask(run, prompt, as_json=request.json, **given)
     else:
-        labels.converse(run)
+        labels.converse(run, **given)
     return 0
 
 

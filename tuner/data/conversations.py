@@ -58,6 +58,8 @@ def talks(rows: Rows, source: tuple[str, Data], known: Layout | None = None, *, 
     fix = "name the columns that make a conversation: `data.columns={prompt: …, completion: …}`"
     if layout.kind in ("preference", "unpaired"):
         fix = "`data.shape=messages` (or `sharegpt`) learns each conversation whatever its label; or " + fix
+    if layout.kind == "answered":
+        fix = "`task: qa` learns where the answer stands; `data.shape=question_answer` passes over the context; or " + fix
     raise TuneError(f"`task: {task}` learns from conversations, and these rows are laid out as {layout}", rows.place(0), fix)
 
 

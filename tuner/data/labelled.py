@@ -37,12 +37,14 @@ LIKE = {
     "labelled": "texts with labels ({text: …, label: …})",
     "labelled image": "images with labels ({image: photo.jpg, label: …}, or a folder a class)",
     "text": "texts ({text: …}, or the lines of a text file; `data.shape=text` passes over other columns)",
+    "answered": "questions with a text and the answer in it ({question: …, context: …, answers: {text: […], answer_start: […]}})",
     "tagged": "words with tags ({tokens: […], tags: […]})",
 }
 
 
 _NAME = "name the columns: `data.columns={{{}}}`, or choose another task"
 COLUMNS = dict.fromkeys(LIKE, _NAME.format("text: …, label: …")) | {"written": _NAME.format("source: …, target: …")}
+COLUMNS["answered"] = _NAME.format("question: …, context: …, answer: …")
 
 
 @dataclass(slots=True, kw_only=True)

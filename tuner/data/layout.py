@@ -120,11 +120,13 @@ def _columns(shape: Shape, row: Row, given: dict[str, str], *, exact: bool, said
 
 
 def _holds(shape: RowShape, row: Row, columns: dict[str, str]) -> bool:
-    """What column names alone do not tell: a label of a conversation is true or false; a pair has something to learn."""
+    """What column names alone do not tell: a label of a conversation is true or false; a pair, or a question, has something to learn."""
     have = set(row) | set(columns)
     if shape is RowShape.unpaired_preference:
         label = row.get(columns.get("label", "label"))
         return isinstance(label, bool) and bool(have & {"messages", "conversations", "completion"})
+    if shape is RowShape.answers:
+        return bool(have & {"answers", "answer"})
     return shape is not RowShape.pair or bool(have & {"score", "label"})
 
 

@@ -1,8 +1,8 @@
 """The row layouts that are known: `SHAPES[RowShape.alpaca]` says which columns it needs, and reads such a row as an Example.
 
-An Example is one of eight kinds, whatever the rows look like: `conversation` {messages, tools}, `preference` {prompt, chosen, rejected},
+An Example is one of nine kinds, whatever the rows look like: `conversation` {messages, tools}, `preference` {prompt, chosen, rejected},
 `unpaired` {prompt, completion, label}, `written` {source, target} or {texts}, `labelled` {text, text_pair, label, score, image or audio},
-`related` {anchor, positive, negatives}, `tagged` {tokens, tags}, `text` {text}.
+`related` {anchor, positive, negatives}, `tagged` {tokens, tags}, `answered` {question, context, answers}, `text` {text}.
 Messages are Transformers': role, content (text, or parts), tool_calls, reasoning_content; `train: false` keeps the loss off one of them.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from tuner.data import turns
+from tuner.data import answers, turns
 from tuner.data.turns import Misfit
 from tuner.schema.data import RowShape
 
@@ -135,6 +135,9 @@ SHAPES: dict[RowShape, Shape] = {
         may_have=("system", "tools"),
         kind="conversation",
         read=partial(turns.asked, ask="prompt", answer="completion"),
+    ),
+    RowShape.answers: Shape(
+        needs=("question", "context"), may_have=("answers", "answer", "answer_start"), kind="answered", read=answers.read
     ),
     RowShape.question_answer: Shape(
         needs=("question", "answer"), may_have=("system",), kind="conversation", read=partial(turns.asked, ask="question", answer="answer")

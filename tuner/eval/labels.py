@@ -15,7 +15,7 @@ from torch import nn
 
 from tuner.data.labelled import LabelRow
 from tuner.eval.scores import Formula, Sums
-from tuner.model.objectives import Batch, Objective, logits_of
+from tuner.model.objectives import Batch, Objective
 
 BATCH_TOKENS = 8192
 
@@ -29,7 +29,7 @@ def predict(
     for chosen in _alike(rows):
         batch = objective.collate([{"rows": [rows[i].item]} for i in chosen])
         batch = {name: value.to(device) for name, value in batch.items() if name != "filler"}
-        logits = logits_of(model, batch)
+        logits = objective.outputs(model, batch)
         for place, index in enumerate(chosen):
             one: Batch = {name: value[place : place + 1] for name, value in batch.items()}
             loss = objective.loss(_Known(logits[place : place + 1]), one, 0.0)
@@ -44,7 +44,7 @@ class _Known(nn.Module):
 
     def __init__(self, logits: torch.Tensor) -> None:
         super().__init__()
-        self.logits = logits
+        self.logits, self.start_logits, self.end_logits = logits, logits[..., 0], logits[..., -1]
 
     def forward(self, **inputs: Any) -> _Known:
         return self

@@ -13,6 +13,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageClassification,
     AutoModelForMaskedLM,
+    AutoModelForQuestionAnswering,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoModelForSpeechSeq2Seq,
@@ -28,7 +29,7 @@ PARTS = tuple(rf"(.*\.)?{name}" for name in _PARTS)  # as Transformers matches t
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """`auto`: the class that loads it; `peft`: PEFT's name of its task, none without text; `new`: whether it is trained from nothing."""
+    """`auto`: the class that loads it; `peft`: PEFT's name of its task, if it is used; `new`: whether it is trained from nothing."""
 
     auto: Any
     peft: str | None = None
@@ -44,6 +45,7 @@ HEADS = {
     "audio": Head(auto=AutoModelForAudioClassification),
     "image": Head(auto=AutoModelForImageClassification),
     "masked": Head(auto=AutoModelForMaskedLM, new=False),
+    "span": Head(auto=AutoModelForQuestionAnswering),  # PEFT's own class of it (QUESTION_ANS) leaves the token types out
     "token": Head(auto=AutoModelForTokenClassification, peft="TOKEN_CLS"),
 }
 

@@ -24,6 +24,7 @@ class Objective:
     """How rows become a batch, what the batch loses (summed over what is learned of it), and how much that is (`count`).
 
     `blank`: rows of an item that teaches nothing. `lengths`: tokens of each row, where rows of like length are to be batched together.
+    `outputs`: what the model ends with, in fp32, as the loss takes it.
     `whole`: a batch is not passed in parts, since its rows learn from each other.
     """
 
@@ -33,6 +34,7 @@ class Objective:
     blank: list[Item]
     lengths: Any = None
     whole: bool = False
+    outputs: Callable[[nn.Module, Batch], Tensor] = lambda model, batch: logits_of(model, batch)
 
 
 def of_labels(head: str, problem: Problem | None, tokenizer: PreTrainedTokenizerBase, *, outputs: int, lengths: Any = None) -> Objective:
@@ -43,6 +45,13 @@ def of_labels(head: str, problem: Problem | None, tokenizer: PreTrainedTokenizer
     return replace(learned, collate=Padded(tokenizer), blank=[blank], lengths=lengths)
 
 
+def of_spans(tokenizer: PreTrainedTokenizerBase, *, lengths: Any = None) -> Objective:
+    """The mean of two cross-entropies over a row's tokens: where an answer begins, and where it ends. Labels are places [rows, 2]."""
+    blank = {"input_ids": [0], "token_type_ids": [0], "labels": [IGNORE, IGNORE], "blank": True}
+    collate = Padded(tokenizer, each_token=False)
+    return Objective(collate=collate, loss=_ends, count=labelled, blank=[blank], lengths=lengths, outputs=ends_of)
+
+
 def losing(problem: Problem | None, *, outputs: int) -> Objective:
     """Loss and count of a problem; how rows become a batch, and what of a blank one is no label, is for others to say."""
     loss = {None: _classes, Problem.single_label: _classes, Problem.multi_label: _each_class, Problem.regression: _distance}[problem]
@@ -51,17 +60,17 @@ def losing(problem: Problem | None, *, outputs: int) -> Objective:
 
 
 class Padded:
-    """Rows below each other, padded to the longest; labels too, where each token has one. `filler`: tokens of blank rows."""
+    """Rows below each other, padded to the longest; labels too, where each token may have one. `filler`: tokens of blank rows."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, each_token: bool = True) -> None:
+        self.tokenizer, self.each_token = tokenizer, each_token
         self.names = [name for name in ("input_ids", "token_type_ids") if name in tokenizer.model_input_names]
 
     def __call__(self, items: list[Item]) -> Batch:
         rows = [row for item in items for row in item["rows"]]
         lengths = [len(row["input_ids"]) for row in rows]
         pads = {"input_ids": self.tokenizer.pad_token_id or 0, "token_type_ids": 0, "labels": IGNORE}
-        each_token = isinstance(rows[0]["labels"], list) and isinstance(rows[0]["labels"][0], int)
+        each_token = self.each_token and isinstance(rows[0]["labels"], list) and isinstance(rows[0]["labels"][0], int)
         batch: Batch = {name: _padded([row[name] for row in rows], pads[name], max(lengths)) for name in self.names}
         batch["attention_mask"] = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
         labels = [row["labels"] for row in rows]
@@ -83,6 +92,18 @@ def logits_of(model: nn.Module, batch: Batch) -> Tensor:
     """The head's outputs in fp32: [rows, labels], or [rows, tokens, labels]."""
     logits: Tensor = model(**{name: value for name, value in batch.items() if name != "labels"}).logits
     return logits.float()
+
+
+def ends_of(model: nn.Module, batch: Batch) -> Tensor:
+    """How likely an answer begins, and ends, at each token, in fp32 [rows, tokens, 2]."""
+    found = model(**{name: value for name, value in batch.items() if name != "labels"})
+    return torch.stack([found.start_logits, found.end_logits], -1).float()
+
+
+def _ends(model: nn.Module, batch: Batch, smoothing: float) -> Tensor:
+    """Padding is no place: a row loses the same whatever stands beside it."""
+    logits = ends_of(model, batch).masked_fill(batch["attention_mask"][:, :, None] == 0, -math.inf)
+    return F.cross_entropy(logits, batch["labels"], ignore_index=IGNORE, reduction="sum")
 
 
 def _classes(model: nn.Module, batch: Batch, smoothing: float) -> Tensor:

@@ -66,6 +66,7 @@ class RowShape(StrEnum):
     question_answer = "question_answer"
     preference = "preference"
     unpaired_preference = "unpaired_preference"
+    answers = "answers"
     tags = "tags"
     pair = "pair"
     triplet = "triplet"

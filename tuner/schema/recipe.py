@@ -10,6 +10,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 import tuner.schema.audio
 import tuner.schema.beyond_lora
 import tuner.schema.distil
+import tuner.schema.passages
 import tuner.schema.preferences
 import tuner.schema.seq2seq  # noqa: F401
 from tuner.registry import kinds

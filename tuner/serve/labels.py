@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from transformers import pipeline
 
@@ -24,8 +24,8 @@ FILLED = 5  # words for each mask
 MOST_SHOWN = 10  # labels of one text
 
 
-def pipeline_of(plan: Plan) -> Any:
-    """The tuned model as Transformers' pipeline. Raises TuneError (code 2) when nothing has been trained yet."""
+def tuned_of(plan: Plan) -> tuple[Any, Any]:
+    """(the tuned model, its tokenizer). Raises TuneError (code 2) when nothing has been trained yet."""
     if not plan.stage("train").done:
         raise TuneError(f"{plan.name} has not finished training", plan.folder, "run its recipe again: it goes on where it stopped")
     recipe, folder = plan.load_recipe(), Path(plan.folder)
@@ -37,8 +37,13 @@ def pipeline_of(plan: Plan) -> Any:
         model: Any = load_folder(folder, recipe.model, device, ending=end)
     else:
         model = attach(load_base(recipe.model, device, progress=out.print, ending=end), folder).get_base_model()  # with its layers in it
-    make: Any = pipeline
-    return make(recipe.task.pipeline_tag, model=model, tokenizer=tokenizer, device=device)
+    return model, tokenizer
+
+
+def pipeline_of(plan: Plan) -> Any:
+    """The tuned model as Transformers' pipeline. Raises TuneError (code 2) when nothing has been trained yet."""
+    (model, tokenizer), recipe, make = tuned_of(plan), plan.load_recipe(), cast(Any, pipeline)
+    return make(recipe.task.pipeline_tag, model=model, tokenizer=tokenizer, device=pick_device(recipe.hardware))
 
 
 def answer(plan: Plan, model: Any, text: str) -> list[dict[str, Any]]:
