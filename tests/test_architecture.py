@@ -21,7 +21,7 @@ LIGHT = (
     "keys inputs",
     "plan",
     "dimensions capacity",
-    "data_rules trainer_rules hardware_rules task_rules memory",
+    "data_rules trainer_rules hardware_rules task_rules painting_rules memory",
     "placement",
     "checks estimate",
     "render",

@@ -111,6 +111,7 @@ OTHER: dict[str, Any] = {  # values for keys whose default does not tell what an
     "data.transforms": ["trim"],
     "task.labels": ["other"],
     "task.teacher": "org/other",
+    "task.sample_prompts": ["other"],
     "task.matryoshka_dims": [8],
 }
 NO_ANSWERS = ["eval.metrics=[exact_match]"]  # what tasks refuse that write none

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tuner.data_rules import RULES as DATA_RULES
 from tuner.hardware_rules import RULES as HARDWARE_RULES
+from tuner.painting_rules import RULES as PAINTING_RULES
 from tuner.schema.adapter import MOVES_THE_BASE, AdaLora, Beside, Bias, Full, Init, Lora, LowRank, QLora, Quant
 from tuner.schema.beyond_lora import Prefix, PTuning
 from tuner.schema.hardware import Device
@@ -170,5 +171,6 @@ RULES = (
     ranks,
     batch,
     *TASK_RULES,
+    *PAINTING_RULES,
     model_source,
 )

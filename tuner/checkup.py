@@ -86,14 +86,14 @@ def _data(run: Run) -> list[Finding]:
     rows += "" if "pixels" in data["train"] else f", {number(audit['tokens'])} tokens"
     found = [{"name": "data", "state": "ok", "text": f"{rows}; {sizes(data['train'])}"}]
     masked = audit["rows_fully_masked"]
-    text = f"{taught(audit)}; {masked} rows have none and are left out; {overlong(audit)}"
+    text = taught(audit) + ("" if "taught" in audit else f"; {masked} rows have none and are left out; {overlong(audit)}")
     if "end_of_turn" in audit:
         text += f"; the end of turn {audit['end_of_turn']} is {'trained' if audit['end_of_turn_trained'] else 'NOT trained'}"
     silent = audit.get("rows_without_answer", 0)
     text += f"; {number(silent)} rows have an empty answer" if silent else ""
     found.append(
         {
-            "name": "labels" if "labels" in audit else "mask",
+            "name": next((name for key, name in (("taught", "captions"), ("labels", "labels")) if key in audit), "mask"),
             "state": "warn" if masked or silent or audit["rows_truncated"] else "ok",
             "text": text,
         }
@@ -127,6 +127,8 @@ def _task(run: Run) -> Task:
 
 def _memory(run: Run, needed: int | None) -> Finding:
     free = torch.cuda.mem_get_info(run.device)[0] if run.device.type == "cuda" else psutil.virtual_memory().available
+    if needed is None and not run.recipe.task.planned:
+        return {"name": "memory", "state": "ok", "text": f"{free / 1e9:.1f} GB free; the need of such models is not worked out"}
     if needed is None:
         return {"name": "memory", "state": "warn", "text": f"{free / 1e9:.1f} GB free; the need is unknown (`model.shape` is not set)"}
     text = f"about {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free on {run.device.type}"

@@ -112,7 +112,9 @@ def _array(text: bytes) -> list[Any] | None:
 
 
 def shape(plan: Plan) -> dict[str, Any] | None:
-    """The model's dimensions: as written in the recipe, or from a local config.json."""
+    """The model's dimensions: as written in the recipe, or from a local config.json; None of a model that memory is not planned for."""
+    if not plan.load_recipe().task.planned:
+        return None
     written = plan.recipe["model"]["shape"]
     return dict(written) if written else local_shape(str(plan.recipe["model"]["id"]))
 

@@ -130,8 +130,16 @@ def _media(folder: str, kinds: Sequence[str]) -> list[str]:
         inside = {name: os.path.realpath(os.path.join(where, name)) for name in sorted(folders) if not name.startswith(".")}
         folders[:] = [name for name, real in inside.items() if real not in above[where]]  # a link upwards would go round in circles
         above |= {os.path.join(where, name): above[where] | {inside[name]} for name in folders}
-        found += [os.path.join(where, n) for n in sorted(names) if not n.startswith(".") and (n in METADATA or format_of(n) in kinds)]
+        stems = {os.path.splitext(n)[0] for n in names if format_of(n) in kinds}
+        shown = [n for n in sorted(names) if not n.startswith(".")]
+        found += [os.path.join(where, n) for n in shown if n in METADATA or format_of(n) in kinds or caption_of(n) in stems]
     return found if any(format_of(p) in kinds for p in found) else []
+
+
+def caption_of(name: str) -> str | None:
+    """The media file, without its ending, whose text a file may hold: `photos/1.txt` -> `photos/1`; None for what is no text file."""
+    stem, ending = os.path.splitext(name)
+    return stem if ending.lower() == ".txt" else None
 
 
 def hashes(files: Sequence[str]) -> list[str]:
@@ -166,4 +174,5 @@ def hashes(files: Sequence[str]) -> list[str]:
 def model_files(folder: Path) -> list[Path]:
     """The files that make a local model what it is: configuration, weights, tokenizer, template."""
     endings = {".json", ".safetensors", ".model", ".jinja", ".bin", ".txt"}
-    return sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in endings)
+    parts = [p for p in folder.iterdir() if p.is_dir()] if (folder / "model_index.json").is_file() else []  # of a pipeline
+    return sorted(p for place in (folder, *parts) for p in place.iterdir() if p.is_file() and p.suffix in endings)

@@ -92,6 +92,9 @@ def _print_statistics(data: dict[str, Any], audit: dict[str, Any]) -> None:
     if "pixels" in train:
         lines["length"] = sizes(train)
         del lines["tokens"], lines["maximum"]
+    if "taught" in audit:
+        lines["captions"] = taught(audit)
+        del lines["untrained"]
     if "labels" in audit:
         lines["labels"] = taught(audit).partition(": ")[2] + f" ({audit['labels_of']}s)"
     if silent := audit.get("rows_without_answer"):

@@ -116,6 +116,12 @@ class Results:
         path = self.folder / "eval" / self.plan.stage("evaluate").key / "rows.jsonl"
         return path if path.is_file() else None
 
+    @property
+    def samples(self) -> list[dict[str, str]]:
+        """What was painted before and after: `prompt`, and small images of `base` and `tuned` as data: addresses."""
+        path = self.eval_rows.with_name("samples.json") if self.eval_rows else None
+        return list(read_json(path)) if path and path.is_file() else []
+
     @cached_property
     def seconds(self) -> dict[str, float]:
         """How long each finished stage took."""

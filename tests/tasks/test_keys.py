@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab import Lab, losses_of, train
-from tests.tasks import labs
+from tests.tasks import labs, painting
 from tests.tasks.test_distil import lab_of as taught
 from tests.tasks.test_preference import lab_of, liked
 
@@ -21,6 +21,9 @@ CHANGES: dict[str, tuple[Callable[[Path], Lab], tuple[str, ...]]] = {
     "alpha": (taught, ("task.alpha=0", "task.alpha=0.5", "task.alpha=1")),
     "beta": (taught, ("task.beta=0", "task.beta=0.5", "task.beta=1")),
     "teacher_dtype": (taught, ("task.teacher_dtype=float32", "task.teacher_dtype=bfloat16")),
+    "caption_dropout": (painting.shapes, ("task.caption_dropout=0", "task.caption_dropout=0.9")),
+    "snr_gamma": (painting.shapes, ("task.caption_dropout=0.1", "task.snr_gamma=5", "task.snr_gamma=0.1")),
+    "instance_prompt": (painting.uncaptioned, ("task.instance_prompt=red", "task.instance_prompt=blue")),
     "undesirable_weight": (
         lambda folder: liked(lab_of(folder)),
         ("task=kto task.undesirable_weight=1", "task=kto task.undesirable_weight=3"),

@@ -32,6 +32,9 @@ def main(args: list[str]) -> int:
         raise TuneError("`tune plan` plans memory", " ".join(request.words), "say `tune plan memory recipe=R`")
     plan = planned(request)
     recipe, dimensions = plan.load_recipe(), shape(plan)
+    if not recipe.task.planned:
+        what = f"the memory of a model of `task={recipe.task.kind}` is not worked out: only language models have the dimensions for it"
+        raise TuneError(what, "task", "set `hardware.micro_batch_size`; memory that runs out in training halves it, and the batch is kept")
     if dimensions is None:
         fix = "set model.shape, or model.id to a local folder with a config.json"
         raise TuneError(f"the dimensions of {recipe.model.id} are not known without downloading it", "model.shape", fix)

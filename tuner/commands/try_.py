@@ -4,6 +4,7 @@ tune try smollm2-135m "What is the capital of France?"
 tune try sentiment "A lovely film"         the labels of a model that gives some
 tune try flowers photo.jpg                 of one that labels images, an image file
 tune try reader "Who wrote it?" context=@story.txt    of one that finds answers, the text (or context="…", or on stdin)
+tune try shapes "a red circle"             of one that paints: PNG files of base and tuned
 tune try quickstart                        a conversation; an empty line ends it
 tune try quickstart "My kettle broke" system="…" max_new_tokens=64 --json
 """
@@ -29,6 +30,7 @@ MAX_NEW_TOKENS = 256
 # What answers, by what a model ends with.
 SERVES = {
     "audio": "tuner.serve.sounds",
+    "diffusion": "tuner.serve.painted",
     "embedding": "tuner.serve.vectors",
     "image": "tuner.serve.pictures",
     "seq2seq": "tuner.serve.written",

@@ -73,6 +73,8 @@ def gate(found: dict[str, Any], *, max_length: int) -> None:
 
 def taught(found: dict[str, Any]) -> str:
     """What is learned of the rows: `40.2% of the tokens are trained`; or the labels with their numbers, the most frequent first."""
+    if "taught" in found:
+        return str(found["taught"])
     if "labels" not in found:
         return f"{found['share']:.1%} of the tokens are trained"
     shown = [f"{name} {count:,}" for name, count in list(found["labels"].items())[:MOST_LABELS]]

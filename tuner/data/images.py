@@ -117,9 +117,9 @@ def name_of(example: Example, index: int) -> str:
     return os.path.basename(path) if isinstance(path, str) else f"image {index + 1}"
 
 
-def thumbnail(image: Image.Image) -> str:
+def thumbnail(image: Image.Image, side: int = THUMBNAIL) -> str:
     """A small image as a `data:` address."""
     small, written = image.copy(), io.BytesIO()
-    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    small.thumbnail((side, side))
     small.save(written, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(written.getvalue()).decode()

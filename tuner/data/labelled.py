@@ -17,14 +17,14 @@ from transformers import PreTrainedTokenizerBase
 
 from tuner.context import Run
 from tuner.data.chat import TokenRow
-from tuner.data.layout import Layout, read_all
+from tuner.data.layout import Layout, read_all, recognise
 from tuner.data.load import Rows
 from tuner.data.mix import parts
 from tuner.data.shapes import Example
 from tuner.data.store import IGNORE
 from tuner.data.turns import Misfit
 from tuner.errors import GATE, Problem, TuneError
-from tuner.schema.data import OnError, RowShape
+from tuner.schema.data import Data, OnError, RowShape
 
 BATCH = 1000
 NAMED = "mend or remove this row; `task.labels` names all labels"
@@ -36,6 +36,7 @@ LIKE = {
     "conversation": "a question and its answer ({prompt: …, completion: …})",
     "labelled": "texts with labels ({text: …, label: …})",
     "labelled image": "images with labels ({image: photo.jpg, label: …}, or a folder a class)",
+    "labelled image text": "images with captions ({image: photo.jpg, text: …}, or a folder of images with .txt files or metadata.jsonl)",
     "text": "texts ({text: …}, or the lines of a text file; `data.shape=text` passes over other columns)",
     "answered": "questions with a text and the answer in it ({question: …, context: …, answers: {text: […], answer_start: […]}})",
     "tagged": "words with tags ({tokens: […], tags: […]})",
@@ -80,8 +81,8 @@ class Found:
     layouts: list[Layout]
 
 
-def read(run: Run, rows: Rows, kinds: tuple[str, ...], *, holds: str = "", shape: RowShape = RowShape.auto) -> Found:
-    """Rows as Examples of one of some kinds, all of the same, which hold something by a name (`text`, `image`).
+def read(run: Run, rows: Rows, kinds: tuple[str, ...], *, holds: str = "", beside: str = "label", shape: RowShape = RowShape.auto) -> Found:
+    """Rows as Examples of one of some kinds, all of the same, which hold something by a name (`text`, `image`), and what is `beside` it.
 
     They are of a `shape`, where the recipe names none.
 
@@ -92,14 +93,15 @@ def read(run: Run, rows: Rows, kinds: tuple[str, ...], *, holds: str = "", shape
     for number in sorted(set(rows.part)):
         mine = rows.of_part(number)
         data = (*sources, run.recipe.data)[number]
-        data = replace(data, shape=shape) if data.shape is RowShape.auto else data
-        layout, examples, misfits = read_all(mine, data, place=mine.place)
+        given = data.shape is not RowShape.auto
+        layout, examples, misfits = read_all(mine, data if given else replace(data, shape=_of(mine, data, shape)), place=mine.place)
         lacks = bool(holds) and holds not in examples[0]
         if layout.kind not in kinds or lacks or (found.layouts and layout.kind != found.layouts[0].kind):
-            like = LIKE.get(f"{kinds[0]} {holds}") or " or ".join(LIKE[kind] for kind in kinds)
+            name = f"{kinds[0]} {holds}" + ("" if beside == "label" else f" {beside}")
+            like = LIKE.get(name) or " or ".join(LIKE[kind] for kind in kinds)
             like = like if layout.kind not in kinds or lacks else "rows of one kind"
             what = f"`task: {run.recipe.task.kind}` learns from {like}, and these rows are laid out as {layout}"
-            fix = _NAME.format(f"{holds}: …, label: …") if holds else COLUMNS[kinds[0]]
+            fix = _NAME.format(f"{holds}: …, {beside}: …") if holds else COLUMNS[kinds[0]]
             raise TuneError(what, mine.place(0), fix)
         gone = {problem.where for problem in misfits}
         found.examples.extend(examples)
@@ -107,6 +109,16 @@ def read(run: Run, rows: Rows, kinds: tuple[str, ...], *, holds: str = "", shape
         found.misfits.extend(misfits)
         found.layouts.append(layout)
     return found
+
+
+def _of(rows: Rows, data: Data, shape: RowShape) -> RowShape:
+    """The shape that a task's rows have, or whichever these have where they are none of its: what is wrong is then told by the task."""
+    try:
+        recognise(rows[0], replace(data, shape=shape))
+    except TuneError:
+        recognise(rows[0], data)
+        return RowShape.auto
+    return shape
 
 
 def numbered(found: Found, number: Callable[[Example], Any], run: Run, *, fix: str = NAMED) -> tuple[Found, list[Any]]:

@@ -110,8 +110,8 @@ def _columns(shape: Shape, row: Row, given: dict[str, str], *, exact: bool, said
     for name in (*shape.needs, *shape.may_have):
         if name in row or name in found:
             continue
-        others = (*ALSO.get(name, ()), *(SAID.get(name, ()) if said else ()))
-        other = None if exact else next((a for a in others if a in row and a not in found.values()), None)
+        others = (*(() if exact else ALSO.get(name, ())), *(SAID.get(name, ()) if said else ()))
+        other = next((a for a in others if a in row and a not in found.values()), None)
         if other is not None:
             found[name] = other
         elif name in shape.needs:

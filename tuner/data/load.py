@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from typing import overload
@@ -15,6 +16,7 @@ from tuner.data.formats.detect import is_sql
 from tuner.data.formats.media import add_metadata, beside, has_media, is_metadata
 from tuner.data.formats.remote import expand, shown
 from tuner.errors import Problem, TuneError
+from tuner.files import MEDIA, caption_of, format_of
 from tuner.schema.data import Data, Format, OnError
 
 __all__ = ["Row", "Rows", "read_rows"]
@@ -127,8 +129,9 @@ def read_rows(files: list[str], data: Data, *, limit: int | None = None) -> Rows
         rows.extend(sql.NAME, Format.sql, sql.read_sql(data), stop=stop, limit=limit)
     files = [file for name in files for file in expand(name)]
     about = _metadata(files, data, rows, stop=stop)
+    media = {os.path.splitext(name)[0] for name in files if format_of(name) in MEDIA}
     for name in files:
-        if about is not None and is_metadata(name):
+        if (about is not None and is_metadata(name)) or caption_of(name) in media:
             continue
         if limit is not None and len(rows) >= limit:
             break

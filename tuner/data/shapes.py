@@ -47,7 +47,10 @@ ALSO = {
     "tags": ("ner_tags", "pos_tags"),
 }
 
-SAID = {"audio": ("path", "file", "wav", "flac", "mp3")}  # more of them, of a shape that was said: by themselves they may be anything
+SAID = {
+    "audio": ("path", "file", "wav", "flac", "mp3"),
+    "text": ("caption", "prompt", "transcription", "transcript"),
+}  # more of them, of a shape that was said: by themselves they may be anything
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 
 from tuner.data.audio import SoundRows
 from tuner.data.chat import TokenRow
+from tuner.data.painted import PaintedRows
 from tuner.data.related import TextRows
 from tuner.data.written import WrittenRows
 
@@ -190,7 +191,7 @@ def open_pixels(folder: Path) -> NDArray[np.uint8]:
     return np.memmap(folder / "pixels.bin", np.uint8, "r").reshape(-1, *size)
 
 
-Stored = TokenRows | LabelRows | TextRows | PairRows | WrittenRows | SoundRows
+Stored = TokenRows | LabelRows | TextRows | PairRows | WrittenRows | SoundRows | PaintedRows
 
 
 def stored(folder: Path) -> Stored:
@@ -199,6 +200,8 @@ def stored(folder: Path) -> Stored:
         return WrittenRows(folder)
     if (folder / "text_ends.npy").is_file():
         return TextRows(folder)
+    if (folder / "latents.npy").is_file():
+        return PaintedRows(folder)
     if (folder / "features.npy").is_file():
         return SoundRows(folder)
     if (folder / "pairs.npy").is_file():

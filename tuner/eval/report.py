@@ -42,6 +42,7 @@ def write_report(folder: Path) -> Path:
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     page = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page.filters |= {"figure": figure, "duration": duration, "number": "{:,}".format, "percent": "{:.1%}".format, "value": as_text}
+    page.filters["shorten"] = shorten
     look = looked(folder)
     train, validation, rates = read_log(folder / "train_log.jsonl")
     context = {
@@ -58,7 +59,7 @@ def write_report(folder: Path) -> Path:
         "sample": sample(run.audit),
         "labels": taught(run.audit).partition(": ")[2] if "labels" in run.audit else "",
         "lower": run.lower_is_better,
-        "histogram": svg.histogram([(b, c) for b, c in run.data["train"].get("histogram", [])]) if run.data else "",
+        "histogram": svg.histogram(bars(run.data)),
         "resolved": yaml.safe_dump(nested(run.public_values()), sort_keys=False, allow_unicode=True),
         "environment": list(environment(run.environment)),
         "stage_names": STAGE_NAMES,
@@ -77,6 +78,12 @@ def read_log(path: Path) -> tuple[list[tuple[float, float]], list[tuple[float, f
                 points[line["step"]] = line[key]
     loss, held_out, rate = (sorted(points.items()) for points in columns.values())
     return loss, held_out, rate
+
+
+def bars(data: dict[str, Any]) -> list[tuple[int, int]]:
+    """Rows by their length; none of images, which have none."""
+    train = data.get("train", {})
+    return [] if train.get("pixels") else [(bound, count) for bound, count in train.get("histogram", [])]
 
 
 def looked(folder: Path) -> dict[str, Any]:

@@ -23,6 +23,8 @@ from tuner.schema.data import source_key, sources
 from tuner.schema.model import Source
 from tuner.schema.teacher import KEY, teacher_of
 
+LIBRARIES = {"embedding": "sentence-transformers", "diffusion": "diffusers"}  # by the head, where it is another
+FEW_FILES = 8  # that are named
 FEW_ROWS = 300  # below this, a card says that its figures come from few rows
 
 
@@ -49,6 +51,7 @@ def write_card(folder: Path) -> Path:
         system=json.dumps(run.data.get("system"), ensure_ascii=False) if run.data.get("system") else "",
         teacher=teacher_name(run),
         few=FEW_ROWS,
+        few_files=FEW_FILES,
         labels=taught(run.audit) if "labels" in run.audit else "",
         generated=run.recipe.eval.generate
         and (run.recipe.task.head == "seq2seq" or (run.recipe.task.chats and run.recipe.task.head == "causal")),
@@ -81,7 +84,7 @@ def metadata(run: Results) -> ModelCardData:
     values = {
         "base_model": base,
         "base_model_relation": ("finetune" if full else "adapter") if base else None,
-        "library_name": "sentence-transformers" if recipe.task.head == "embedding" else "transformers" if full else "peft",
+        "library_name": LIBRARIES.get(recipe.task.head) or ("transformers" if full else "peft"),
         "license": recipe.hub.license or recipe.model.license,
         "datasets": datasets or None,
         "pipeline_tag": recipe.task.pipeline_tag,

@@ -35,10 +35,12 @@ FILES = (
     "adapter_config.json", "adapter_model*.safetensors", "adapter_model.safetensors.index.json",
     "config.json", "model*.safetensors", "model.safetensors.index.json", "generation_config.json",
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "spiece.model",
+    "pytorch_lora_weights.safetensors", "unet/config.json", "unet/*.safetensors*", "transformer/config.json", "transformer/*.safetensors*",
     "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "1_Pooling/config.json",
     "chat_template.jinja", "README.md", "recipe.yaml", "metrics.json", "train_log.jsonl",
 )  # fmt: skip
-WEIGHTS = ("adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json")
+WEIGHTS = ("adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json", "pytorch_lora_weights.safetensors")
+PART = ("unet/config.json", "transformer/config.json")  # of a pipeline, with its weights beside it
 TEXT = (".json", ".jsonl", ".yaml", ".md", ".html", ".txt", ".jinja")
 TOKEN_LIKE = re.compile(rb"hf_[A-Za-z0-9]{30,}")
 
@@ -60,9 +62,9 @@ def publish(plan: Plan, recipe: Recipe, *, progress: Progress) -> dict[str, Any]
 def lay_out(run: Results) -> Path:
     """Make `published/` beside the run's files, whole or not at all."""
     folder, target = run.folder, run.folder / "published"
-    wanted = (*FILES, "report.html") if run.recipe.hub.report else FILES
+    wanted = (*FILES, "report.html", "samples.png") if run.recipe.hub.report else FILES
     names = sorted({p.relative_to(folder).as_posix() for pattern in wanted for p in folder.glob(pattern) if p.is_file()})
-    if not set(names) & set(WEIGHTS):
+    if not set(names) & {*WEIGHTS, *PART}:
         fix = f"train first: `tune {shlex.quote('recipe=' + str(folder / 'recipe.yaml'))}`"
         raise TuneError("there are no weights to publish", str(folder), fix, code=ENVIRONMENT)
     for name in names:

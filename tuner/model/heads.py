@@ -44,6 +44,7 @@ HEADS = {
     "speech": Head(auto=AutoModelForSpeechSeq2Seq, new=False),
     "audio": Head(auto=AutoModelForAudioClassification),
     "image": Head(auto=AutoModelForImageClassification),
+    "diffusion": Head(auto=None, new=False),  # none: what is trained is a part of a pipeline
     "masked": Head(auto=AutoModelForMaskedLM, new=False),
     "span": Head(auto=AutoModelForQuestionAnswering),  # PEFT's own class of it (QUESTION_ANS) leaves the token types out
     "token": Head(auto=AutoModelForTokenClassification, peft="TOKEN_CLS"),

@@ -65,7 +65,7 @@ def load_tokenizer(model: Model, *, progress: Progress, chats: bool = True, word
     Of a model that does not chat without one; `words`: texts come as words, each of which may begin one.
     """
     # Only those that tell a word by the space before it have the setting.
-    options = {"add_prefix_space": True} if words else {}
+    options: dict[str, Any] = {"add_prefix_space": True} if words else {}
     tokenizer: PreTrainedTokenizerBase = pretrained(AutoTokenizer, model, progress=progress, **options)
     origin = ""
     if chats:
@@ -195,8 +195,8 @@ def _placed(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
     return model
 
 
-def pretrained(auto: Any, model: Model, *, progress: Progress, **options: Any) -> Any:
-    """What a Transformers class loads of a model. Raises TuneError (code 4) with what to do when it cannot be had."""
+def pretrained(auto: Any, model: Model, *, progress: Progress, needs: str = "config.json, weights and tokenizer", **options: Any) -> Any:
+    """What a Transformers class loads of a model. Raises TuneError (code 4) with what to do when it cannot be had; `needs`: its files."""
     folder = fetch(model, progress=progress)
     place = str(folder) if folder else model.id
     revision = {"revision": model.revision} if model.revision and not folder else {}
@@ -210,7 +210,7 @@ def pretrained(auto: Any, model: Model, *, progress: Progress, **options: Any) -
             fix = "install the package that it names" + (", or leave `model.attn_implementation` out" if model.attn_implementation else "")
             raise TuneError(f"cannot load the model: {what}", "model", fix, code=ENVIRONMENT) from error
         if folder:
-            fix = "the folder needs config.json, weights and tokenizer"
+            fix = f"the folder needs {needs}"
             raise TuneError(f"cannot load the model: {what}", str(folder), fix, code=ENVIRONMENT) from error
         fix = "check the id (a gated model needs its page visited and a token) and the network; `tune doctor` looks at the Hub"
         fix += "; `model.source=wheel` needs no Hub" if model.wheel else ""

@@ -23,7 +23,8 @@ def all_there(base: PreTrainedModel, adapter: Adapter, tokens: Sequence[int]) ->
             if not any(name == module or name.endswith(f".{module}") for name in names):
                 fix = f"linear modules of this model: {', '.join(sorted(linear_maps(base)))}"
                 raise TuneError(f"the model has no module `{module}`", f"adapter.{key}", fix)
-    blocks = getattr(base.config.get_text_config(), "num_hidden_layers", None)
+    text = base.config.get_text_config() if isinstance(base, PreTrainedModel) else None  # a diffusion model has blocks of other kinds
+    blocks = getattr(text, "num_hidden_layers", None)
     chosen = getattr(adapter, "layers_to_transform", None) or []
     if blocks is not None and (beyond := [n for n in chosen if not 0 <= n < blocks]):
         fix = f"blocks are counted from 0 to {blocks - 1}"
@@ -75,5 +76,7 @@ def norms(base: PreTrainedModel) -> list[str]:
 
 def linear_maps(base: PreTrainedModel) -> set[str]:
     """Names of the linear maps within the model."""
-    head = base.get_output_embeddings()  # shared with the input embedding, more often than not
+    head = (
+        base.get_output_embeddings() if isinstance(base, PreTrainedModel) else None
+    )  # shared with the input embedding, more often than not
     return {name.rpartition(".")[2] for name, module in base.named_modules() if isinstance(module, torch.nn.Linear) and module is not head}

@@ -32,6 +32,8 @@ class Task(Section):
     """Whether a micro-batch is passed as one: its rows learn from each other."""
     texts: ClassVar[int] = 1
     """Texts a row, each of up to `max_length` tokens."""
+    planned: ClassVar[bool] = True
+    """Whether memory is worked out from the model's dimensions: those of a language model."""
 
     max_length: int = opt(1024, affects="prepare baseline", ge=8)
     """Longest row in tokens; what goes beyond is cut at the end, and the audit counts it."""

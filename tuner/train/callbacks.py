@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PretrainedConfig, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from tuner.errors import GATE, Stopped, TuneError
 from tuner.runs import write_text
@@ -95,7 +95,8 @@ class LossGuard(TrainerCallback):
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any) -> None:
         """A resumed training is compared with what it had reached. `chance` is the loss of a model that guesses any token alike."""
-        self.chance = math.log(model.config.get_text_config().to_dict().get("vocab_size") or WORDLESS)
+        text = model.config.get_text_config().to_dict() if isinstance(model.config, PretrainedConfig) else {}
+        self.chance = math.log(text.get("vocab_size") or WORDLESS)
         losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
         self.lowest = (min(losses) if self.writes else losses[0]) if losses else math.inf
 

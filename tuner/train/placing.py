@@ -20,7 +20,9 @@ from tuner.schema.task import Embed
 
 
 def dimensions(run: Run) -> dict[str, Any] | None:
-    """The model's dimensions; None where it is not Llama-like. Raises TuneError (code 4) where its configuration cannot be had."""
+    """The model's dimensions; None where they are no language model's. Raises TuneError (code 4) where its configuration cannot be had."""
+    if not run.recipe.task.planned:
+        return None
     return shape_of(load_config(run.recipe.model, progress=run.tell).get_text_config().to_dict())
 
 

@@ -48,11 +48,20 @@ def _one(source: Source, column: str) -> Iterator[Found]:
             what = f"the name {stem!r} does not fit `data.file_name={source.data.file_name}`"
             yield 1, source.problem(what, fix="rename or remove the file, or change the pattern")
     elif source.about is None:
-        yield 1, {column: path, "label": os.path.basename(os.path.dirname(path))}
+        yield 1, {column: path, "label": os.path.basename(os.path.dirname(path))} | _said(path)
     elif path in source.about:
         yield 1, _with_metadata(source, {column: path})
     else:
         yield 1, source.problem("no metadata file has a row for it", fix="add one under its `file_name`, or remove the file")
+
+
+def _said(path: str) -> Row:
+    """The text of a file that has the same name: a caption, or what is said."""
+    beside = os.path.splitext(path)[0] + ".txt"
+    if not os.path.isfile(beside):
+        return {}
+    with open(beside, encoding="utf-8", errors="replace") as stream:
+        return {"text": stream.read().strip()}
 
 
 def _with_metadata(source: Source, row: Row) -> Row:
