@@ -22,7 +22,7 @@ LIGHT = (
     "plan",
     "dimensions capacity",
     "data_rules trainer_rules hardware_rules task_rules painting_rules memory",
-    "placement",
+    "placement reward_rules",
     "checks estimate",
     "render",
     "recipe_file progress imports",

@@ -113,6 +113,17 @@ OTHER: dict[str, Any] = {  # values for keys whose default does not tell what an
     "task.teacher": "org/other",
     "task.sample_prompts": ["other"],
     "task.matryoshka_dims": [8],
+    "task.rewards": {"json": 1.0},
+    "task.json_schema": {"type": "object"},
+    "task.pattern": "a+",
+}
+REWARDED = {  # a key of a reward needs the reward
+    "task.pattern": ["task.rewards={regex:1}", "task.pattern=b"],
+    "task.json_schema": ["task.rewards={json_schema:1}", "task.json_schema={type:array}"],
+    "task.target_length": ["task.rewards={length:1}", "task.target_length=5"],
+    "task.reward_model": ["task.rewards={model:1}", "task.reward_model=org/model"],
+    "task.judge_url": ["task.rewards={judge:1}", "task.judge_url=http://one", "task.judge_model=one"],
+    "task.judge_model": ["task.rewards={judge:1}", "task.judge_url=http://one", "task.judge_model=one"],
 }
 NO_ANSWERS = ["eval.metrics=[exact_match]"]  # what tasks refuse that write none
 # Where these come in depends on how rows are held out; tests of their own are below.
@@ -155,6 +166,7 @@ def test_every_key_affects_the_stages_it_says(key: str) -> None:
         base = [f"adapter={'qlora' if 'qlora' in options else options[0]}"]
     if section == "task" and (options := describe(key).options) and "sft" not in options:
         base = [f"task={options[0]}", *NO_ANSWERS, *(["task.teacher=org/teacher"] if options[0] == "distil" else [])]
+    base += REWARDED.get(key, ["task.rewards={exact:1}"]) if section == "task" and "grpo" in describe(key).options else []
     if section == "hardware" and (options := describe(key).options):
         base = [f"hardware={options[0]}"]
     base += ["trainer.padding_free=never", "trainer.save_steps=0", "adapter=full"] if key in SHARING else []

@@ -13,6 +13,7 @@ from pathlib import Path
 from tuner.data_rules import RULES as DATA_RULES
 from tuner.hardware_rules import RULES as HARDWARE_RULES
 from tuner.painting_rules import RULES as PAINTING_RULES
+from tuner.reward_rules import RULES as REWARD_RULES
 from tuner.schema.adapter import MOVES_THE_BASE, AdaLora, Beside, Bias, Full, Init, Lora, LowRank, QLora, Quant
 from tuner.schema.beyond_lora import Prefix, PTuning
 from tuner.schema.hardware import Device
@@ -172,5 +173,6 @@ RULES = (
     batch,
     *TASK_RULES,
     *PAINTING_RULES,
+    *REWARD_RULES,
     model_source,
 )

@@ -125,4 +125,5 @@ def longest(plan: Plan) -> int:
     train = read_json(Path(prepare.folder) / "data.json")["train"] if prepare.done else {}
     packed = plan.recipe["task"].get("packing", False)
     text = int((0 if packed else train.get("length", {}).get("max")) or plan.load_recipe().task.max_length)
-    return text * plan.load_recipe().task.texts
+    task = plan.load_recipe().task
+    return task.grown(text * task.texts)

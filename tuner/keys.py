@@ -17,6 +17,7 @@ from tuner.registry import kinds, origin
 from tuner.schema.base import Section, default_of, plain, said
 from tuner.schema.data import Contamination, Data, source_key
 from tuner.schema.recipe import Recipe
+from tuner.schema.rewarded import Rewarded
 from tuner.schema.task import Labelled
 from tuner.schema.teacher import KEY, teacher_of
 from tuner.schema.transforms.reading import name_of, shapes_held_out
@@ -77,6 +78,8 @@ def _world(recipe: Recipe, stage: str, content: dict[str, list[str]]) -> dict[st
         if shaping := [plain(item) for item in data.transforms if shapes_held_out(item)]:
             world["held out transforms"] = shaping
             world |= _identities("held out extensions", shaping)
+    if stage in ("baseline", "train") and isinstance(recipe.task, Rewarded):
+        world |= _identities("own rewards", list(recipe.task.rewards), group="reward")
     if stage == "baseline" and isinstance(recipe.task, Labelled) and not recipe.task.labels:
         world["labels of"] = train  # which say how many outputs the head has
     return world
@@ -110,8 +113,8 @@ def _train_rows(data: Data, content: dict[str, list[str]]) -> dict[str, Any]:
     return {"mix": mix}
 
 
-def _identities(name: str, transforms: list[Any]) -> dict[str, Any]:
-    """Under `name`: the content of a person's own file, or another package's version, for each transform that is theirs."""
-    classes = {n: kinds("transform").get(n) for n in map(name_of, transforms)}
+def _identities(name: str, items: list[Any], *, group: str = "transform") -> dict[str, Any]:
+    """Under `name`: the content of a person's own file, or another package's version, for each transform (or reward) that is theirs."""
+    classes = {n: kinds(group).get(n) for n in map(name_of, items)}
     found = {n: source.identity for n, cls in classes.items() if cls is not None and (source := origin(cls))}
     return {name: found} if found else {}

@@ -49,7 +49,8 @@ def step_line(entry: dict[str, float], steps: int, left: float) -> str:
 
 
 def _facts(entry: dict[str, float]) -> str:
-    return f"loss {entry['loss']:.4f}  lr {entry['learning_rate']:.1e}  {entry['tokens_per_s']:.0f} tok/s"
+    reward = f"reward {entry['reward']:.3f}  " if "reward" in entry else ""
+    return f"{reward}loss {entry['loss']:.4f}  lr {entry['learning_rate']:.1e}  {entry['tokens_per_s']:.0f} tok/s"
 
 
 def clock(seconds: float) -> str:

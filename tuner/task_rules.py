@@ -9,6 +9,7 @@ from tuner.schema.adapter import Full, Init, Lora
 from tuner.schema.base import default_of
 from tuner.schema.beyond_lora import Virtual
 from tuner.schema.data import Overlong
+from tuner.schema.debug import Overfit
 from tuner.schema.distil import Distil
 from tuner.schema.eval import Eval
 from tuner.schema.hardware import DeepSpeed
@@ -57,11 +58,15 @@ def _asked(recipe: Recipe) -> dict[str, bool]:
         "model.add_tokens": bool(recipe.model.add_tokens),
         "adapter.init_lora_weights": isinstance(adapter, Lora) and adapter.init_lora_weights not in (Init.default, Init.gaussian),
         "adapter": isinstance(adapter, Virtual),
+        "trainer.eval_steps": recipe.trainer.eval_steps > 0,
+        "eval.generate": not recipe.eval.generate,
+        "eval.max_new_tokens": recipe.eval.max_new_tokens != default_of(Eval.__dataclass_fields__["max_new_tokens"]),
+        "debug": bool(recipe.debug.impl) or isinstance(recipe.debug, Overfit),
         "eval.metrics": recipe.eval.metrics != default_of(Eval.__dataclass_fields__["metrics"]),
     }
 
 
-def _useless(recipe: Recipe, why: str, *keys: str, fixes: Mapping[str, str] = MappingProxyType({})) -> Iterator[Finding]:
+def useless(recipe: Recipe, why: str, *keys: str, fixes: Mapping[str, str] = MappingProxyType({})) -> Iterator[Finding]:
     """Those of some keys that the recipe asks for, though its task has no use for them; `fixes`: what to do about one but remove it."""
     asked = _asked(recipe)
     for key in keys:
@@ -74,7 +79,7 @@ def of_encoders(recipe: Recipe) -> Iterator[Finding]:
     task = recipe.task
     if not isinstance(task, Encoder):
         return
-    yield from _useless(recipe, "it is for tasks that write text", *ROWS, *CHAT, "trainer.padding_free", "eval.metrics")
+    yield from useless(recipe, "it is for tasks that write text", *ROWS, *CHAT, "trainer.padding_free", "eval.metrics")
     yield from _headed(recipe)
 
 
@@ -98,7 +103,7 @@ def preferring(recipe: Recipe) -> Iterator[Finding]:
         return
     fixes = {"trainer.label_smoothing_factor": "use `task.label_noise`"} if isinstance(task, Dpo) else {}
     keys = (*ROWS, "trainer.label_smoothing_factor", "eval.metrics")
-    yield from _useless(recipe, "it is for tasks that learn one answer", *keys, fixes=fixes)
+    yield from useless(recipe, "it is for tasks that learn one answer", *keys, fixes=fixes)
     if isinstance(task, Kto) and recipe.trainer.batch_size < 2:
         yield "trainer.batch_size", "KTO compares the answers of a batch, and there is one", "take 16 or more"
     if isinstance(task, Reward):
@@ -114,7 +119,7 @@ def writing(recipe: Recipe) -> Iterator[Finding]:
     other = "use `adapter=lora`, or `adapter=full`"
     fixes = {"data.system": "write `task.prefix`", "adapter": other, "adapter.init_lora_weights": other}
     keys = (*ROWS, *CHAT, "trainer.padding_free", "model.add_tokens", "adapter.init_lora_weights", "adapter")
-    yield from _useless(recipe, "it is for models that chat", *keys, fixes=fixes)
+    yield from useless(recipe, "it is for models that chat", *keys, fixes=fixes)
 
 
 def embedding(recipe: Recipe) -> Iterator[Finding]:
@@ -153,7 +158,7 @@ def pretraining(recipe: Recipe) -> Iterator[Finding]:
     if not isinstance(recipe.task, Pretrain):
         return
     why = "texts lie end to end in full rows"
-    yield from _useless(recipe, why, *ROWS, *CHAT, "eval.metrics")
+    yield from useless(recipe, why, *ROWS, *CHAT, "eval.metrics")
     if recipe.trainer.padding_free is Choice.never:
         yield "trainer.padding_free", f"`task=pretrain` has no use for `trainer.padding_free=never`: {why}", "remove it"
     if recipe.data.overlong is Overlong.drop:
@@ -169,7 +174,7 @@ def distilling(recipe: Recipe) -> Iterator[Finding]:
         fix = "name a model (`task.teacher=qwen3-8b`), an id of the Hub, a folder, or run:NAME"
         yield "task.teacher", "`task.teacher` is not set: nobody teaches", fix
     keys = ("trainer.torch_compile", "hardware.devices_per_row", "model.add_tokens")
-    yield from _useless(recipe, "the teacher reads the same rows as the student", *keys)
+    yield from useless(recipe, "the teacher reads the same rows as the student", *keys)
     if isinstance(recipe.hardware, DeepSpeed) and recipe.hardware.zero_stage == 3:
         yield "hardware.zero_stage", "under ZeRO-3 the teacher's weights would be cut too, and gathered by nobody", "use `hardware=fsdp`"
 

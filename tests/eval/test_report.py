@@ -172,7 +172,7 @@ def test_a_log_that_was_resumed_and_torn(tmp_path: Path) -> None:
     ]
     path = tmp_path / "train_log.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 4, "lo', encoding="utf-8")
-    loss, held_out, rate = read_log(path)
+    loss, held_out, rate, _ = read_log(path)
     assert [x for x, _ in loss] == [1, 2, 3]
     assert loss[-1] == (3, 1.0)
     assert (held_out, rate) == ([(3, 1.2)], [])

@@ -17,8 +17,8 @@ from tests.lab import Lab, log_of, losses_of, make_lab, task_of, tiny_model, tra
 from tuner.errors import TuneError
 from tuner.pipeline import execute
 from tuner.schema.trainer import PROJECTED, Optim
-from tuner.train.callbacks import LossGuard
 from tuner.train.checkpoints import all_checkpoints, broken, step_of
+from tuner.train.guards import LossGuard
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ def recognise(row: Row, data: Data) -> Layout:
     if unknown := [name for name in named if name not in row]:
         raise TuneError(f"`data.columns` names {unknown}, but the rows have {sorted(row)}", "data.columns", "use the names of the rows")
     given = dict(data.columns)
-    wanted: list[RowShape] = list(SHAPES) if data.shape is RowShape.auto else [data.shape]
+    wanted: list[RowShape] = [shape for shape in SHAPES if shape is not RowShape.prompt] if data.shape is RowShape.auto else [data.shape]
     for exact in (True, False):
         for shape in wanted:
             columns = _columns(SHAPES[shape], row, given, exact=exact, said=len(wanted) == 1)

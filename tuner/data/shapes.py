@@ -145,6 +145,7 @@ SHAPES: dict[RowShape, Shape] = {
     RowShape.question_answer: Shape(
         needs=("question", "answer"), may_have=("system",), kind="conversation", read=partial(turns.asked, ask="question", answer="answer")
     ),
+    RowShape.prompt: Shape(needs=("prompt",), may_have=("system", "tools"), kind="conversation", read=turns.prompt),
     RowShape.tags: Shape(needs=("tokens", "tags"), kind="tagged", read=_tagged),
     RowShape.pair: Shape(needs=("sentence1", "sentence2"), may_have=("score", "label"), kind="labelled", read=_pair),
     RowShape.triplet: Shape(needs=("anchor", "positive"), may_have=("negative",), kind="related", read=_related),

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from tuner.data.asked import PromptRows
 from tuner.data.audio import SoundRows
 from tuner.data.chat import TokenRow
 from tuner.data.painted import PaintedRows
@@ -191,13 +192,15 @@ def open_pixels(folder: Path) -> NDArray[np.uint8]:
     return np.memmap(folder / "pixels.bin", np.uint8, "r").reshape(-1, *size)
 
 
-Stored = TokenRows | LabelRows | TextRows | PairRows | WrittenRows | SoundRows | PaintedRows
+Stored = TokenRows | PromptRows | LabelRows | TextRows | PairRows | WrittenRows | SoundRows | PaintedRows
 
 
 def stored(folder: Path) -> Stored:
     """What a prepare stage wrote."""
     if (folder / "source_ends.npy").is_file():
         return WrittenRows(folder)
+    if (folder / "prompt_ends.npy").is_file():
+        return PromptRows(folder)
     if (folder / "text_ends.npy").is_file():
         return TextRows(folder)
     if (folder / "latents.npy").is_file():

@@ -58,6 +58,12 @@ def asked(row: Row, *, ask: str, answer: str) -> Example:
     return {"messages": [*system, *messages], "tools": tools(row), "answers_from": len(system) + len(prompt)}
 
 
+def prompt(row: Row) -> Example:
+    """What is asked, without an answer."""
+    messages = _said(row, "prompt", "user")
+    return {"messages": [*_system(row, messages), *messages], "tools": tools(row)}
+
+
 def preference(row: Row) -> Example:
     """Two answers to one prompt. Without a prompt, it is what both conversations begin with."""
     chosen, rejected = _said(row, "chosen", "assistant"), _said(row, "rejected", "assistant")

@@ -44,12 +44,14 @@ def write_report(folder: Path) -> Path:
     page.filters |= {"figure": figure, "duration": duration, "number": "{:,}".format, "percent": "{:.1%}".format, "value": as_text}
     page.filters["shorten"] = shorten
     look = looked(folder)
-    train, validation, rates = read_log(folder / "train_log.jsonl")
+    train, validation, rates, rewards = read_log(folder / "train_log.jsonl")
     context = {
         "run": run,
         "train": train,
         "validation": validation,
         "loss_chart": svg.loss_chart(train, validation, rates),
+        "rewards": rewards,
+        "reward_chart": svg.loss_chart(rewards, [], [], title="Reward of sampled answers over training steps"),
         "look": look,
         "rate_chart": svg.rate_chart([tuple(p.values()) for p in look.get("curve", ())], look.get("suggestion")),
         "noise_chart": svg.noise_chart(look.get("course", ()), look.get("noise_scale")),
@@ -69,15 +71,14 @@ def write_report(folder: Path) -> Path:
     return path
 
 
-def read_log(path: Path) -> tuple[list[tuple[float, float]], list[tuple[float, float]], list[tuple[float, float]]]:
-    """(step, loss), (step, held-out loss) and (step, learning rate); a step that was trained again after a resume counts once."""
-    columns: dict[str, dict[float, float]] = {"loss": {}, "eval_loss": {}, "learning_rate": {}}
+def read_log(path: Path) -> list[list[tuple[float, float]]]:
+    """(step, loss); the same of held-out loss, learning rate, and reward of sampled answers. A step that was trained again counts once."""
+    columns: dict[str, dict[float, float]] = {"loss": {}, "eval_loss": {}, "learning_rate": {}, "reward": {}}
     for line in json_lines(path) if path.is_file() else ():
         for key, points in columns.items():
             if line.get(key) is not None:
                 points[line["step"]] = line[key]
-    loss, held_out, rate = (sorted(points.items()) for points in columns.values())
-    return loss, held_out, rate
+    return [sorted(points.items()) for points in columns.values()]
 
 
 def bars(data: dict[str, Any]) -> list[tuple[int, int]]:

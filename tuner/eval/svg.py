@@ -37,7 +37,7 @@ def ticks(low: float, high: float, *, about: int = 5) -> list[float]:
     return [round(i * step, 10) for i in range(first, max(last, first + 1) + 1)]
 
 
-def loss_chart(train: Points, validation: Points, learning_rate: Points) -> Markup:
+def loss_chart(train: Points, validation: Points, learning_rate: Points, *, title: str = "Loss over training steps") -> Markup:
     """Loss over steps, on held-out rows too where measured, the learning rate in the background with its own scale on the right."""
     train, validation, learning_rate = thin(train), thin(validation), thin(learning_rate)
     losses = [y for _, y in [*train, *validation]]
@@ -61,7 +61,7 @@ def loss_chart(train: Points, validation: Points, learning_rate: Points) -> Mark
         lines.append(_line([(across(x), down(y)) for x, y in smooth(train)], "train"))
     lines.append(_line([(across(x), down(y)) for x, y in validation], "held-out"))
     lines += [_dot(across(x), down(y), "held-out") for x, y in validation[:40]]
-    return _svg("Loss over training steps", [*parts, _plot(lines)])
+    return _svg(title, [*parts, _plot(lines)])
 
 
 def rate_chart(curve: Sequence[tuple[float, float, float]], suggestion: float | None) -> Markup:

@@ -25,7 +25,9 @@ class Objective:
 
     `blank`: rows of an item that teaches nothing. `lengths`: tokens of each row, where rows of like length are to be batched together.
     `outputs`: what the model ends with, in fp32, as the loss takes it.
-    `whole`: a batch is not passed in parts, since its rows learn from each other.
+    `whole`: a batch is not passed in parts, since its rows learn from each other. `acts`: what the model itself adds to the batches of an
+    optimizer step before any of them passes, such as answers (drawn by the seed that is passed, so that a resumed training has the same);
+    `noted`: sums of what it saw of that, for the log.
     """
 
     collate: Callable[[list[Item]], Batch]
@@ -35,6 +37,8 @@ class Objective:
     lengths: Any = None
     whole: bool = False
     outputs: Callable[[nn.Module, Batch], Tensor] = lambda model, batch: logits_of(model, batch)
+    acts: Callable[[Any, list[Batch], int], list[Batch]] | None = None
+    noted: Callable[[], dict[str, float]] = dict
 
 
 def of_labels(head: str, problem: Problem | None, tokenizer: PreTrainedTokenizerBase, *, outputs: int, lengths: Any = None) -> Objective:

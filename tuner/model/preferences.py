@@ -90,12 +90,21 @@ def _dpo(task: Dpo, pair: Pair) -> Tensor:
     return loss
 
 
+# What a model takes of a batch, laid end to end or padded.
+INPUTS = ("input_ids", "attention_mask", "position_ids", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
+
+
 def answers(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
     """Of each conversation of a batch the log-probability of its trained tokens, summed, and their number [conversations]."""
-    logits, targets, owner, count = supervised(model, batch)
-    likely = -F.cross_entropy(logits.float(), targets, reduction="none")
-    sums = likely.new_zeros(count).index_add(0, owner, likely)
+    likely, owner, count = likelihoods(model, batch)
+    sums: Tensor = likely.new_zeros(count).index_add(0, owner, likely)
     return sums, torch.bincount(owner, minlength=count).to(likely.dtype)
+
+
+def likelihoods(model: nn.Module, batch: Batch, temperature: float = 1.0) -> tuple[Tensor, Tensor, int]:
+    """(log-probability of each trained token of a batch, the conversation that each is of [tokens both], the number of conversations)."""
+    logits, targets, owner, count = supervised(model, batch)
+    return -F.cross_entropy(logits.float() / temperature, targets, reduction="none"), owner, count
 
 
 def of_pairs(task: Preferring, tokenizer: PreTrainedTokenizerBase, *, padding_free: bool, lengths: Any = None) -> Objective:

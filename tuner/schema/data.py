@@ -64,6 +64,7 @@ class RowShape(StrEnum):
     alpaca = "alpaca"
     prompt_completion = "prompt_completion"
     question_answer = "question_answer"
+    prompt = "prompt"
     preference = "preference"
     unpaired_preference = "unpaired_preference"
     answers = "answers"

@@ -13,6 +13,7 @@ import tuner.schema.diffusion
 import tuner.schema.distil
 import tuner.schema.passages
 import tuner.schema.preferences
+import tuner.schema.rewarded
 import tuner.schema.seq2seq  # noqa: F401
 from tuner.registry import kinds
 from tuner.schema.adapter import Adapter

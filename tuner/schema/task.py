@@ -38,6 +38,10 @@ class Task(Section):
     max_length: int = opt(1024, affects="prepare baseline", ge=8)
     """Longest row in tokens; what goes beyond is cut at the end, and the audit counts it."""
 
+    def grown(self, length: int) -> int:
+        """Tokens that pass for a prepared row of so many."""
+        return length
+
 
 @kind("task", "sft")
 @dataclass(kw_only=True)

@@ -22,6 +22,7 @@ from tuner.render import number
 from tuner.schema.adapter import AdaLora
 from tuner.schema.beyond_lora import Virtual
 from tuner.schema.debug import LrFinder, Profile
+from tuner.schema.rewarded import Rewarded
 from tuner.schema.task import Sft
 from tuner.schema.trainer import Precision
 from tuner.state import note
@@ -29,9 +30,10 @@ from tuner.train.adalora import Allocation
 from tuner.train.args import arguments
 from tuner.train.average import Ema, settle
 from tuner.train.budget import affordable
-from tuner.train.callbacks import GradientsFlow, Interrupt, Interrupted, Log, LossGuard, SaveAtBest, out_of_patience
+from tuner.train.callbacks import Interrupt, Interrupted, Log, SaveAtBest, out_of_patience
 from tuner.train.checkpoints import PREFIX, newest, step_of
 from tuner.train.compiled import compiled
+from tuner.train.guards import ALIKE, GradientsFlow, LossGuard
 from tuner.train.oom import out_of_memory, too_large
 from tuner.train.placing import dimensions, longest, placed
 from tuner.train.result import Savable, best_of, gathered, write
@@ -56,6 +58,7 @@ def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
     _seeded(run)
     folder, rows, shape = run.folder / "checkpoints", stored(prepared), dimensions(run)
     length = run.recipe.task.max_length if run.recipe.data.streaming else longest(rows, run.recipe.task.max_length)
+    length = run.recipe.task.grown(length)
     recipe = placed(run, shape, length)
     args = arguments(recipe, folder, run.device, rows=len(rows), processes=run.world)
     complete(run.world)
@@ -207,7 +210,7 @@ def _callbacks(run: Run, interrupt: Interrupt, log: Log, writer: Writer) -> list
         found.append(Ema(trainer.ema_decay))
     return [
         *found,
-        GradientsFlow(),
+        GradientsFlow(ALIKE if isinstance(run.recipe.task, Rewarded) else 0),
         Checkpoints(trainer.save_total_limit, writer, lambda step: note(run.folder, step=step)),
         *(trackers(run) if run.leads else ()),
     ]

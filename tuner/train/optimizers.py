@@ -6,11 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from peft.optimizers import create_loraplus_optimizer
 from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 
 from tuner.errors import ENVIRONMENT, TuneError
 from tuner.registry import load
+from tuner.schema.adapter import Lora
 from tuner.schema.trainer import BITSANDBYTES, PROJECTED, SCHEDULE_FREE, Optim
 
 # Optimizers, the package that they are of, and the extra of ours that brings it.
@@ -42,6 +44,26 @@ def ready(optim: Optim, device: torch.device) -> None:
     except ImportError as error:
         what = f"trainer.optim={optim.value} needs {package}"
         raise TuneError(what, "trainer.optim", f"pip install 'tuner[{extra}]'", code=ENVIRONMENT) from error
+
+
+def choose(trainer: Any) -> None:
+    """What of a TokenTrainer's optimizer Transformers does not know: Muon, LoRA+, projections that a checkpoint can hold."""
+    ratio, optim = trainer.adapter.loraplus_lr_ratio if isinstance(trainer.adapter, Lora) else None, trainer.optim
+    if trainer.optimizer is not None:
+        return
+    args, model = trainer.args, trainer.model
+    if ratio:
+        cls, settings = trainer.get_optimizer_cls_and_kwargs(args, model)
+        settings |= {"loraplus_lr_ratio": ratio, "loraplus_weight_decay": args.weight_decay}
+        trainer.optimizer = create_loraplus_optimizer(model, cls, **settings)
+    elif optim is Optim.muon:
+        rates: dict[str, Any] = {"lr": args.learning_rate, "weight_decay": args.weight_decay}
+        trainer.optimizer = MuonAdamW(model, betas=(args.adam_beta1, args.adam_beta2), **rates)
+    elif optim in PROJECTED:
+        cls, settings = trainer.get_optimizer_cls_and_kwargs(args, model)
+        if optim is Optim.galore_adamw:  # it takes itself for the one of Transformers
+            settings["no_deprecation_warning"] = True
+        trainer.optimizer_cls_and_kwargs = keeping_projections(cls), settings
 
 
 def keeping_projections(optimizer: type[Optimizer]) -> type[Optimizer]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from peft.optimizers import create_loraplus_optimizer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, Subset
 from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback, TrainingArguments
@@ -22,13 +22,13 @@ from tuner.model import packed
 from tuner.model.adapt import measuring
 from tuner.model.batches import flat, padded
 from tuner.model.objectives import Objective
-from tuner.schema.adapter import AdaLora, Adapter, Lora
-from tuner.schema.trainer import PROJECTED, SCHEDULE_FREE, Optim
+from tuner.schema.adapter import AdaLora, Adapter
+from tuner.schema.trainer import SCHEDULE_FREE, Optim
 from tuner.train.adalora import penalty, restore
 from tuner.train.average import Ema
 from tuner.train.batches import StreamBatches
 from tuner.train.oom import Room
-from tuner.train.optimizers import MuonAdamW, keeping_projections
+from tuner.train.optimizers import choose
 from tuner.train.rows import Even, Filled, share_of
 from tuner.train.saving import SavesBehind
 from tuner.train.together import total, totals
@@ -121,24 +121,28 @@ class TokenTrainer(SavesBehind):
         count = torch.stack([self.objective.count(batch) for batch in batch_samples]).sum().to(device)
         return count if self.alone else cast(Tensor, self.accelerator.gather(count)).sum()
 
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Tensor | int | None]:
+        """The micro-batches of an optimizer step; with what the model adds to them, where the objective has it act first."""
+        if self.objective is None or self.objective.acts is None:
+            return cast(tuple[list[Any], Any], super().get_batch_samples(epoch_iterator, num_batches, device))
+        with self.compute_loss_context_manager():
+            step = self.state.global_step * self.args.world_size + self.args.process_index
+            samples = self.objective.acts(self.model, list(islice(epoch_iterator, num_batches)), (self.args.seed << 32) + step)
+        return samples, self._get_num_items_in_batch(samples, device)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """With the mean of what was noted of sampled answers since the last time."""
+        if self.objective and "loss" in logs and (sums := self.objective.noted()):
+            reward, answers, tokens, prompts, alike = totals(*sums.values())
+            if answers:
+                logs = logs | {"reward": reward / answers, "answer_tokens": tokens / answers, "alike": alike / prompts}
+        super().log(logs, start_time)
+
     def create_optimizer(self, *args: Any, **options: Any) -> torch.optim.Optimizer:
         """Transformers' choice, or Muon; with LoRA+ the second matrices in a group of their own."""
-        ratio = self.adapter.loraplus_lr_ratio if isinstance(self.adapter, Lora) else None
-        if self.optimizer is None and ratio:
-            adapted: Any = self.model
-            cls, settings = self.get_optimizer_cls_and_kwargs(self.args, adapted)
-            settings |= {"loraplus_lr_ratio": ratio, "loraplus_weight_decay": self.args.weight_decay}
-            self.optimizer = create_loraplus_optimizer(adapted, cls, **settings)
-        if self.optimizer is None and self.optim is Optim.muon:
-            rates: dict[str, Any] = {"lr": self.args.learning_rate, "weight_decay": self.args.weight_decay}
-            trained: Any = self.model
-            self.optimizer = MuonAdamW(trained, betas=(self.args.adam_beta1, self.args.adam_beta2), **rates)
-        if self.optimizer is None and self.optim in PROJECTED:
-            whole: Any = self.model
-            cls, settings = self.get_optimizer_cls_and_kwargs(self.args, whole)
-            if self.optim is Optim.galore_adamw:  # it takes itself for the one of Transformers
-                settings["no_deprecation_warning"] = True
-            self.optimizer_cls_and_kwargs = keeping_projections(cls), settings
+        choose(self)
         return super().create_optimizer(*args, **options)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
