@@ -166,7 +166,7 @@ def test_every_key_affects_the_stages_it_says(key: str) -> None:
         base = [f"adapter={'qlora' if 'qlora' in options else options[0]}"]
     if section == "task" and (options := describe(key).options) and "sft" not in options:
         base = [f"task={options[0]}", *NO_ANSWERS, *(["task.teacher=org/teacher"] if options[0] == "distil" else [])]
-    base += REWARDED.get(key, ["task.rewards={exact:1}"]) if section == "task" and "grpo" in describe(key).options else []
+    base += REWARDED.get(key, ["task.rewards={exact:1}"]) if section == "task" and tuple(describe(key).options[:1]) == ("grpo",) else []
     if section == "hardware" and (options := describe(key).options):
         base = [f"hardware={options[0]}"]
     base += ["trainer.padding_free=never", "trainer.save_steps=0", "adapter=full"] if key in SHARING else []
