@@ -143,7 +143,7 @@ def asking(recipe: Recipe) -> Iterator[Finding]:
     if task.stride >= task.max_length:
         what = f"`task.stride` ({task.stride}) is not below `task.max_length` ({task.max_length}): no window would move on"
         yield "task.stride", what, "lower it"
-    yield from _useless(recipe, "an answer is a place in a text", "trainer.label_smoothing_factor")
+    yield from useless(recipe, "an answer is a place in a text", "trainer.label_smoothing_factor")
     if recipe.data.overlong is Overlong.drop:
         yield "data.overlong", "`task=qa` has no use for `data.overlong=drop`: a longer text becomes several windows", "remove it"
 
