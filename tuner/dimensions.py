@@ -26,7 +26,9 @@ def local_shape(model_id: str) -> dict[str, Any] | None:
 
 
 def shape_of(config: dict[str, Any]) -> dict[str, Any] | None:
-    """Dimensions of a Transformers configuration; None when it is not a Llama-like one."""
+    """Dimensions of a Transformers configuration, of its language model where it sees too; None when it is not a Llama-like one."""
+    if isinstance(written := config.get("text_config"), dict):
+        config = written | {"tie_word_embeddings": config.get("tie_word_embeddings", written.get("tie_word_embeddings", False))}
     if any(k not in config for k in NEEDED):
         return None
     defaults = {"num_key_value_heads": config["num_attention_heads"], "tie_word_embeddings": False}

@@ -20,6 +20,7 @@ from tuner.schema.recipe import Recipe
 from tuner.schema.seq2seq import Seq2Seq
 from tuner.schema.task import Classes, Embed, Encoder, Labelled, Pretrain, Problem, Sft
 from tuner.schema.trainer import Choice
+from tuner.schema.vision import Vlm
 
 Finding = tuple[str, str, str]
 ROWS = ("trainer.torch_compile", "data.streaming", "hardware.devices_per_row", "data.overlong")  # how rows are laid for models that write
@@ -122,6 +123,15 @@ def writing(recipe: Recipe) -> Iterator[Finding]:
     yield from useless(recipe, "it is for models that chat", *keys, fixes=fixes)
 
 
+def seeing(recipe: Recipe) -> Iterator[Finding]:
+    """What a task of images and texts does not read, or is not made for yet."""
+    if not isinstance(recipe.task, Vlm):
+        return
+    other = "use `adapter=lora`, or `adapter=full`"
+    keys = (*ROWS, "trainer.padding_free", "model.add_tokens", "adapter.init_lora_weights", "adapter")
+    yield from useless(recipe, "it is for models of texts alone", *keys, fixes={"adapter": other, "adapter.init_lora_weights": other})
+
+
 def embedding(recipe: Recipe) -> Iterator[Finding]:
     """The lengths of Matryoshka's vectors are lengths, and rows learn from each other."""
     task = recipe.task
@@ -179,4 +189,4 @@ def distilling(recipe: Recipe) -> Iterator[Finding]:
         yield "hardware.zero_stage", "under ZeRO-3 the teacher's weights would be cut too, and gathered by nobody", "use `hardware=fsdp`"
 
 
-RULES = (distilling, pretraining, packing, labels, of_encoders, preferring, writing, embedding, asking)
+RULES = (distilling, pretraining, packing, labels, of_encoders, preferring, writing, seeing, embedding, asking)

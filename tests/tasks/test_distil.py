@@ -99,7 +99,7 @@ def test_the_loss_is_that_of_trl(beta: float) -> None:
     student, taught = (
         AutoModelForCausalLM.from_pretrained(f, attn_implementation=packed.ATTENTION).eval() for f in (tiny_model(), teacher())
     )
-    task, (flat, pads) = Distil(beta=beta, temperature=2.0, alpha=0.25), batches()
+    task, (flat, pads) = Distil(jsd_beta=beta, temperature=2.0, alpha=0.25), batches()
     found, gradients = [], []
     for batch in (flat, pads):
         learned = of_teacher(task, tiny_tokenizer(), lambda b: supervised(taught, b)[0], padding_free=batch is flat)

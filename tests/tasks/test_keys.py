@@ -19,7 +19,7 @@ CHANGES: dict[str, tuple[Callable[[Path], Lab], tuple[str, ...]]] = {
     "sft_weight": (lab_of, ("task.sft_weight=0", "task.sft_weight=0.5")),
     "temperature": (taught, ("task.temperature=1", "task.temperature=3")),
     "alpha": (taught, ("task.alpha=0", "task.alpha=0.5", "task.alpha=1")),
-    "beta": (taught, ("task.beta=0", "task.beta=0.5", "task.beta=1")),
+    "jsd_beta": (taught, ("task.jsd_beta=0", "task.jsd_beta=0.5", "task.jsd_beta=1")),
     "teacher_dtype": (taught, ("task.teacher_dtype=float32", "task.teacher_dtype=bfloat16")),
     "caption_dropout": (painting.shapes, ("task.caption_dropout=0", "task.caption_dropout=0.9")),
     "snr_gamma": (painting.shapes, ("task.caption_dropout=0.1", "task.snr_gamma=5", "task.snr_gamma=0.1")),

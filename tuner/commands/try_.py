@@ -5,6 +5,7 @@ tune try sentiment "A lovely film"         the labels of a model that gives some
 tune try flowers photo.jpg                 of one that labels images, an image file
 tune try reader "Who wrote it?" context=@story.txt    of one that finds answers, the text (or context="…", or on stdin)
 tune try shapes "a red circle"             of one that paints: PNG files of base and tuned
+tune try looker photo.jpg "What is it?"    of one that sees and writes, an image file and a question
 tune try quickstart                        a conversation; an empty line ends it
 tune try quickstart "My kettle broke" system="…" max_new_tokens=64 --json
 """
@@ -41,7 +42,7 @@ SERVES = {
 
 def main(args: list[str]) -> int:
     """Load what the first word names, then answer one prompt or hold a conversation."""
-    request = parse(args, words=2)
+    request = parse(args, words=3)
     if not request.words:
         raise TuneError("try what?", "", "`tune try RUN` or `tune try MODEL`; see `tune ls runs` and `tune ls model`")
     target = _model(request.words[0]) or read_plan((_run_in(request.words[0]) or take_run(request)) / "plan.json")
@@ -51,9 +52,17 @@ def main(args: list[str]) -> int:
             "`--json` needs a prompt", "--json", f"`tune try {shlex.quote(request.words[0])} PROMPT --json`, or the prompt on stdin"
         )
     load("tuner.worker_env").quiet()
-    if not isinstance(target, Model) and target.load_recipe().task.head != "causal":
+    head = "causal" if isinstance(target, Model) else target.load_recipe().task.head
+    if len(request.words) > 2 and head != "image_text":
+        raise TuneError("this verb takes one prompt", request.words[2], "put quotes around it")
+    system, limit = _settings(request.overrides) if head in ("causal", "image_text") else (None, 0)
+    if not isinstance(target, Model) and head == "image_text":
+        seen, settings = load("tuner.serve.seen"), {"system": system, "max_new_tokens": limit}
+        question = request.words[2] if len(request.words) > 2 else ""
+        seen.ask(target, prompt, question, **settings, as_json=request.json) if prompt else seen.converse(target, **settings)
+        return 0
+    if not isinstance(target, Model) and head != "causal":
         return _labels(target, request, prompt)
-    system, limit = _settings(request.overrides)
     chat = load("tuner.serve.chat")
     if isinstance(target, Model):
         voices = chat.voices_of_model(target, Hardware())

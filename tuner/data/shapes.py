@@ -1,8 +1,9 @@
 """The row layouts that are known: `SHAPES[RowShape.alpaca]` says which columns it needs, and reads such a row as an Example.
 
-An Example is one of nine kinds, whatever the rows look like: `conversation` {messages, tools}, `preference` {prompt, chosen, rejected},
-`unpaired` {prompt, completion, label}, `written` {source, target} or {texts}, `labelled` {text, text_pair, label, score, image or audio},
-`related` {anchor, positive, negatives}, `tagged` {tokens, tags}, `answered` {question, context, answers}, `text` {text}.
+An Example is one of nine kinds, whatever the rows look like: `conversation` {messages, tools, images}, `preference` {prompt, chosen,
+rejected}, `unpaired` {prompt, completion, label}, `written` {source, target} or {texts}, `labelled` {text, text_pair, label, score, image
+or audio}, `related` {anchor, positive, negatives}, `tagged` {tokens, tags},
+`answered` {question, context, answers}, `text` {text}.
 Messages are Transformers': role, content (text, or parts), tool_calls, reasoning_content; `train: false` keeps the loss off one of them.
 """
 
@@ -86,6 +87,16 @@ def _related(row: Row) -> Example:
     return {"anchor": turns.text(row, "anchor"), "positive": turns.text(row, "positive"), "negatives": negatives}
 
 
+def _seen(read: Callable[[Row], Example]) -> Callable[[Row], Example]:
+    """A conversation with the images that stand beside it in its row (those within its messages are there already)."""
+
+    def with_images(row: Row) -> Example:
+        images = next((row[name] for name in ("images", "image") if row.get(name) is not None), None)
+        return read(row) | ({} if images is None else {"images": images if isinstance(images, list) else [images]})
+
+    return with_images
+
+
 def _translation(row: Row) -> Example:
     texts = row["translation"]
     if not isinstance(texts, dict) or len(texts) < 2 or not all(isinstance(text, str) for text in texts.values()):
@@ -122,13 +133,13 @@ SHAPES: dict[RowShape, Shape] = {
     RowShape.source_target: Shape(needs=("source", "target"), kind="written", read=_written("source", "target")),
     RowShape.summary: Shape(needs=("text", "summary"), kind="written", read=_written("text", "summary")),
     RowShape.messages: Shape(
-        needs=("messages",), may_have=("tools",), kind="conversation", read=partial(turns.conversation, column="messages")
+        needs=("messages",), may_have=("tools",), kind="conversation", read=_seen(partial(turns.conversation, column="messages"))
     ),
     RowShape.sharegpt: Shape(
         needs=("conversations",),
         may_have=("system", "tools"),
         kind="conversation",
-        read=partial(turns.conversation, column="conversations"),
+        read=_seen(partial(turns.conversation, column="conversations")),
     ),
     RowShape.alpaca: Shape(
         needs=("instruction", "output"), may_have=("input", "system", "history"), kind="conversation", read=turns.alpaca
@@ -137,13 +148,16 @@ SHAPES: dict[RowShape, Shape] = {
         needs=("prompt", "completion"),
         may_have=("system", "tools"),
         kind="conversation",
-        read=partial(turns.asked, ask="prompt", answer="completion"),
+        read=_seen(partial(turns.asked, ask="prompt", answer="completion")),
     ),
     RowShape.answers: Shape(
         needs=("question", "context"), may_have=("answers", "answer", "answer_start"), kind="answered", read=answers.read
     ),
     RowShape.question_answer: Shape(
-        needs=("question", "answer"), may_have=("system",), kind="conversation", read=partial(turns.asked, ask="question", answer="answer")
+        needs=("question", "answer"),
+        may_have=("system",),
+        kind="conversation",
+        read=_seen(partial(turns.asked, ask="question", answer="answer")),
     ),
     RowShape.prompt: Shape(needs=("prompt",), may_have=("system", "tools"), kind="conversation", read=turns.prompt),
     RowShape.tags: Shape(needs=("tokens", "tags"), kind="tagged", read=_tagged),

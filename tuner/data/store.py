@@ -21,6 +21,7 @@ from tuner.data.audio import SoundRows
 from tuner.data.chat import TokenRow
 from tuner.data.painted import PaintedRows
 from tuner.data.related import TextRows
+from tuner.data.shown import SeenRows
 from tuner.data.written import WrittenRows
 
 IGNORE = -100
@@ -192,26 +193,18 @@ def open_pixels(folder: Path) -> NDArray[np.uint8]:
     return np.memmap(folder / "pixels.bin", np.uint8, "r").reshape(-1, *size)
 
 
-Stored = TokenRows | PromptRows | LabelRows | TextRows | PairRows | WrittenRows | SoundRows | PaintedRows
+Stored = TokenRows | PromptRows | LabelRows | TextRows | PairRows | WrittenRows | SoundRows | PaintedRows | SeenRows
+
+
+# A file that only rows of a kind have.
+KINDS: dict[str, Any] = {"source_ends": WrittenRows, "prompt_ends": PromptRows, "talk_ends": SeenRows, "text_ends": TextRows}
+KINDS |= {"latents": PaintedRows, "features": SoundRows, "pairs": PairRows, "size": ImageRows, "labels": LabelRows}
 
 
 def stored(folder: Path) -> Stored:
     """What a prepare stage wrote."""
-    if (folder / "source_ends.npy").is_file():
-        return WrittenRows(folder)
-    if (folder / "prompt_ends.npy").is_file():
-        return PromptRows(folder)
-    if (folder / "text_ends.npy").is_file():
-        return TextRows(folder)
-    if (folder / "latents.npy").is_file():
-        return PaintedRows(folder)
-    if (folder / "features.npy").is_file():
-        return SoundRows(folder)
-    if (folder / "pairs.npy").is_file():
-        return PairRows(folder)
-    if (folder / "pixels.bin").is_file():
-        return ImageRows(folder)
-    return LabelRows(folder) if (folder / "labels.npy").is_file() else TokenRows(folder)
+    found: Stored = next((kind for name, kind in KINDS.items() if (folder / f"{name}.npy").is_file()), TokenRows)(folder)
+    return found
 
 
 def as_labels(ids: NDArray[np.int32], trained: NDArray[np.bool_]) -> dict[str, list[int]]:

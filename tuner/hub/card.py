@@ -54,7 +54,7 @@ def write_card(folder: Path) -> Path:
         few_files=FEW_FILES,
         labels=taught(run.audit) if "labels" in run.audit else "",
         generated=run.recipe.eval.generate
-        and (run.recipe.task.head == "seq2seq" or (run.recipe.task.chats and run.recipe.task.head == "causal")),
+        and (run.recipe.task.head == "seq2seq" or (run.recipe.task.chats and run.recipe.task.head in ("causal", "image_text"))),
     )
     tidy = re.sub(r"\n{3,}", "\n\n", body).strip()
     card = ModelCard(f"---\n{metadata(run).to_yaml()}\n---\n\n{tidy}\n")

@@ -18,10 +18,11 @@ from transformers import BitsAndBytesConfig, PreTrainedModel, TrainingArguments
 
 from tuner.errors import ENVIRONMENT, TuneError
 from tuner.model.continued import carry_on, ranks_of
+from tuner.model.counts import COUNT, is_4bit
 from tuner.model.heads import HEADS, PARTS, UNUSED, linear_parts, new_modules
 from tuner.model.kernels import lean_lora
 from tuner.model.starts import LOOKS_AT_WEIGHTS, can_start, starting_point
-from tuner.model.targets import all_there, does_not_fit, linear_maps, modules_there, norms, rows_of
+from tuner.model.targets import all_there, beside_language, does_not_fit, linear_maps, modules_there, norms, rows_of
 from tuner.registry import load
 from tuner.schema.adapter import AdaLora, Adapter, Beside, Full, Init, Lora, LowRank, Modules, QLora, Quant
 from tuner.schema.base import plain
@@ -30,7 +31,6 @@ from tuner.schema.beyond_lora import BOFT, IA3, LayerNorm, Prompt
 # What PEFT says where it leaves out, or changes, what it was given.
 IGNORED = (".*pattern keys did not match", "You have passed exclude_modules", "Invalid `oft_block_size`")
 
-COUNT = ".ranknum."  # AdaLoRA's number of ranks, which is no weight
 OURS = {
     "kind",
     "continue_from",
@@ -65,9 +65,16 @@ def quantization(adapter: Adapter, dtype: torch.dtype, *, cut: bool = False, hea
 
 
 def wrap(
-    base: PreTrainedModel, adapter: Adapter, *, tokens: Sequence[int] = (), start: bool = True, head: str = "causal"
+    base: PreTrainedModel,
+    adapter: Adapter,
+    *,
+    tokens: Sequence[int] = (),
+    start: bool = True,
+    head: str = "causal",
+    language: bool = False,
 ) -> PreTrainedModel | PeftModel:
-    """The model to train, with just the right parameters requiring gradients: of the embedding rows of new `tokens`, a new `head`.
+    """The model to train, with just the right parameters requiring gradients: of the embedding rows of new `tokens`, a new `head`;
+    of a model that sees, of its `language` model alone.
 
     Without `start` its matrices begin at nothing, whatever the recipe says: for a model that has no weights (`load_empty`).
     Raises TuneError (code 2) when no module fits the targets.
@@ -76,6 +83,8 @@ def wrap(
         chosen = _chosen(base, adapter)
         for name, module in chosen.named_children():
             module.requires_grad_(False) if head == "embedding" and name in UNUSED else None
+        for parameter in beside_language(base)[1] if language else ():
+            parameter.requires_grad_(False)
         return chosen
     going_on = adapter.continue_from if isinstance(adapter, Beside) else None
     if isinstance(adapter, Modules):
@@ -84,7 +93,7 @@ def wrap(
     linear = sorted(linear_maps(base))
     all_there(base, adapter, tokens)
     try:
-        config = configuration(adapter, base, start=start and going_on is None, head=head)
+        config = configuration(adapter, base, start=start and going_on is None, head=head, language=language)
         if going_on is not None and isinstance(adapter, Lora):
             for name, value in ranks_of(Path(going_on)).items():
                 setattr(config, name, getattr(config, name) or value)
@@ -127,7 +136,7 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def configuration(adapter: Adapter, base: PreTrainedModel, *, start: bool = True, head: str = "causal") -> Any:
+def configuration(adapter: Adapter, base: PreTrainedModel, *, start: bool = True, head: str = "causal", language: bool = False) -> Any:
     """PEFT's configuration with the values of ours: the fields have the same names."""
     cls = getattr(peft, adapter.config)
     values = {name: value for name, value in plain(adapter).items() if name not in OURS}
@@ -143,15 +152,16 @@ def configuration(adapter: Adapter, base: PreTrainedModel, *, start: bool = True
         values |= {"prompt_tuning_init": PromptTuningInit.TEXT, "tokenizer_name_or_path": base.name_or_path}
     if isinstance(adapter, LayerNorm) and not adapter.target_modules and base.config.model_type not in KNOWN_NORMS:
         values["target_modules"] = norms(base)
+    spared = beside_language(base)[0] if language else []
     if head != "causal":
         new = list(getattr(base, "new_modules", None) or new_modules(base)) if HEADS[head].new else []
         values["modules_to_save"] = [*(values.get("modules_to_save") or []), *new]
         if values.get("target_modules") == "all-linear":
-            spared = linear_parts(base, new if HEADS[head].new else UNUSED)
-            if spared and "exclude_modules" in cls.__dataclass_fields__:
-                also = values.get("exclude_modules") or []
-                pattern = isinstance(also, str)
-                values["exclude_modules"] = "|".join([f"(?:{also})", *map(re.escape, spared)]) if pattern else [*also, *spared]
+            spared += linear_parts(base, new if HEADS[head].new else UNUSED)
+    if spared and "exclude_modules" in cls.__dataclass_fields__:
+        also = values.get("exclude_modules") or []
+        pattern = isinstance(also, str)
+        values["exclude_modules"] = "|".join([f"(?:{also})", *map(re.escape, spared)]) if pattern else [*also, *spared]
     return cls(task_type=HEADS[head].peft, **{name: value for name, value in values.items() if value not in (None, [], {})})
 
 
@@ -193,21 +203,7 @@ def measuring(model: Any) -> Any:
     return model
 
 
-def is_4bit(weight: torch.Tensor) -> bool:
-    """Whether a weight is held in 4 bits, two numbers to a byte."""
-    return weight.__class__.__name__ == "Params4bit"
-
-
 def attach(base: PreTrainedModel, folder: Path) -> PeftModel:
     """A saved adapter on a fresh base, for measuring and serving."""
     with _quiet():
         return PeftModel.from_pretrained(base, str(folder)).eval()
-
-
-def describe(model: torch.nn.Module) -> dict[str, Any]:
-    """Parameter counts: the base model's, and how many are trained."""
-    # Of a weight that DeepSpeed has cut nothing is here but its size.
-    here = [p for name, p in model.named_parameters() if COUNT not in name]
-    count = [(getattr(p, "ds_numel", p.numel()) * (2 if is_4bit(p) else 1), p.requires_grad) for p in here]
-    trainable = sum(n for n, trained in count if trained)
-    return {"parameters": sum(n for n, _ in count) - (trainable if isinstance(model, PeftModel) else 0), "trainable": trainable}

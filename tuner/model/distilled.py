@@ -60,7 +60,7 @@ def of_teacher(task: Distil, tokenizer: PreTrainedTokenizerBase, teaches: Teache
 
     def compared(ours: Tensor, theirs: Tensor, targets: Tensor, smoothing: float) -> Tensor:
         own = F.cross_entropy(ours.float(), targets, reduction="sum", label_smoothing=smoothing)
-        away = divergence(ours, theirs, beta=task.beta, temperature=task.temperature).sum()
+        away = divergence(ours, theirs, beta=task.jsd_beta, temperature=task.temperature).sum()
         return task.alpha * own + (1 - task.alpha) * task.temperature**2 * away
 
     def lost(model: nn.Module, batch: Batch, smoothing: float) -> Tensor:

@@ -20,6 +20,8 @@ class Ending:
     labels: Sequence[str] = ()
     problem: str | None = None
     padding: int | None = None
+    language: bool = False
+    """Whether of a model that sees the language model alone is trained."""
 
     @property
     def auto(self) -> Any:

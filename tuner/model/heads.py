@@ -12,6 +12,7 @@ from transformers import (
     AutoModelForAudioClassification,
     AutoModelForCausalLM,
     AutoModelForImageClassification,
+    AutoModelForImageTextToText,
     AutoModelForMaskedLM,
     AutoModelForQuestionAnswering,
     AutoModelForSeq2SeqLM,
@@ -43,6 +44,7 @@ HEADS = {
     "seq2seq": Head(auto=AutoModelForSeq2SeqLM, peft="SEQ_2_SEQ_LM", new=False),
     "speech": Head(auto=AutoModelForSpeechSeq2Seq, new=False),
     "audio": Head(auto=AutoModelForAudioClassification),
+    "image_text": Head(auto=AutoModelForImageTextToText, new=False),
     "image": Head(auto=AutoModelForImageClassification),
     "diffusion": Head(auto=None, new=False),  # none: what is trained is a part of a pipeline
     "masked": Head(auto=AutoModelForMaskedLM, new=False),

@@ -13,6 +13,7 @@ from transformers import (
     AddedToken,
     AutoConfig,
     AutoImageProcessor,
+    AutoProcessor,
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
@@ -31,6 +32,7 @@ from tuner.schema.hardware import Device, Hardware
 from tuner.schema.model import Dtype, Model, Start
 
 DTYPES = {Dtype.bfloat16: torch.bfloat16, Dtype.float16: torch.float16, Dtype.float32: torch.float32}
+WHOLE = ("causal", "image_text")  # heads that come with the weights, all of them
 Progress = Callable[[str], None]
 
 
@@ -108,7 +110,7 @@ def load_base(
             config = load_config(model, progress=progress)
             drawn = ending.auto.from_config(config, dtype=torch.float32, attn_implementation=model.attn_implementation)
         loaded: PreTrainedModel = drawn.to(options["dtype"])
-    elif ending.head == "causal":
+    elif ending.head in WHOLE:
         loaded = pretrained(ending.auto, model, progress=progress, **options)
     else:
         options |= {
@@ -200,7 +202,7 @@ def pretrained(auto: Any, model: Model, *, progress: Progress, needs: str = "con
     folder = fetch(model, progress=progress)
     place = str(folder) if folder else model.id
     revision = {"revision": model.revision} if model.revision and not folder else {}
-    if not folder and auto in (AutoTokenizer, AutoImageProcessor):  # the first of its files
+    if not folder and auto in (AutoTokenizer, AutoImageProcessor, AutoProcessor):  # the first of its files
         progress(f"asking the Hub for {model.id}")
     try:
         return auto.from_pretrained(place, trust_remote_code=model.trust_remote_code, **revision, **options)

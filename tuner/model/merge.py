@@ -29,7 +29,17 @@ from tuner.schema.adapter import Full
 from tuner.schema.model import Model
 
 WEIGHTS = "adapter_model.safetensors"
-TOKENIZER = ("token", "special_tokens", "added_tokens", "vocab", "merges", "chat_template", "generation_config")
+TOKENIZER = (
+    "token",
+    "special_tokens",
+    "added_tokens",
+    "vocab",
+    "merges",
+    "chat_template",
+    "generation_config",
+    "processor",
+    "preprocessor",
+)
 POOLING = "1_Pooling"
 
 

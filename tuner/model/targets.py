@@ -80,3 +80,18 @@ def linear_maps(base: PreTrainedModel) -> set[str]:
         base.get_output_embeddings() if isinstance(base, PreTrainedModel) else None
     )  # shared with the input embedding, more often than not
     return {name.rpartition(".")[2] for name, module in base.named_modules() if isinstance(module, torch.nn.Linear) and module is not head}
+
+
+def beside_language(base: PreTrainedModel) -> tuple[list[str], list[torch.nn.Parameter]]:
+    """Of a model that sees: the linear maps, by their whole names, and the parameters that are not of its language model or its head.
+
+    Raises TuneError (code 2) where it does not tell which part that is.
+    """
+    decoder, head = base.get_decoder(), base.get_output_embeddings()
+    if decoder is base or decoder is base.base_model:
+        what = f"{type(base).__name__} does not tell its language model from what sees"
+        raise TuneError(what, "task.train_vision", "train all with `task.train_vision=true`")
+    inside = {id(module) for module in (*decoder.modules(), head)}
+    spoken = {id(p) for module in (decoder, head) if module is not None for p in module.parameters()}
+    names = [name for name, module in base.named_modules() if isinstance(module, torch.nn.Linear) and id(module) not in inside]
+    return names, [p for p in base.parameters() if id(p) not in spoken]

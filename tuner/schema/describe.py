@@ -113,7 +113,7 @@ def _example(cls: type[Section], spec: dataclasses.Field[Any], default: Any) -> 
     if mapped_class(cls, spec.name):
         return shlex.quote("{one: {path: a.jsonl}, other: {path: b.jsonl}}")
     if hint.startswith("dict"):
-        return shlex.quote("{down_proj: 8}" if "int" in hint else "{name: value}")
+        return shlex.quote("{down_proj: 8}" if "int" in hint else "{exact_match: 0.5}" if "float" in hint else "{name: value}")
     if hint == "list[typing.Any]":
         return shlex.quote("[strip_html,trim]")
     if "list[int]" in hint:

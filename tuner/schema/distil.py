@@ -40,6 +40,6 @@ class Distil(Sft):
     """What the logits of both are divided by before they are compared: above 1, unlikely tokens count for more."""
     alpha: float = opt(0.5, affects="train", ge=0, le=1)
     """Weight of the cross-entropy of the rows' own answers; the rest is the distance from the teacher times `temperature`²."""
-    beta: float = opt(0.0, affects="train", ge=0, le=1)
+    jsd_beta: float = opt(0.0, affects="train", ge=0, le=1)
     """Which distance: 0 is KL(teacher ‖ student), 1 is KL(student ‖ teacher), between them lies the generalised Jensen-Shannon
     divergence (https://arxiv.org/abs/2306.13649)."""

@@ -14,7 +14,8 @@ import tuner.schema.distil
 import tuner.schema.passages
 import tuner.schema.preferences
 import tuner.schema.rewarded
-import tuner.schema.seq2seq  # noqa: F401
+import tuner.schema.seq2seq
+import tuner.schema.vision  # noqa: F401
 from tuner.registry import kinds
 from tuner.schema.adapter import Adapter
 from tuner.schema.base import Section, opt

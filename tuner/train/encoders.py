@@ -18,6 +18,7 @@ from tuner.data.splits import held_out, tell_skipped
 from tuner.model import starts
 from tuner.model.adapt import attach, quantization, wrap
 from tuner.model.endings import Ending
+from tuner.model.heads import HEADS
 from tuner.model.load import DTYPES, load_base, load_empty, load_folder, load_tokenizer
 from tuner.model.objectives import Objective
 from tuner.runs import write_json
@@ -54,7 +55,7 @@ def noted(run: Run, found: Found, audited: dict[str, Any], train: dict[str, Any]
 def possible(run: Run, end: Ending) -> None:
     """The adapter fits the model, as far as its configuration tells: no weights are read."""
     possible_here(run.recipe, run.device)
-    wrap(load_empty(run.recipe.model, progress=run.tell, ending=end), run.recipe.adapter, start=False, head=end.head)
+    wrap(load_empty(run.recipe.model, progress=run.tell, ending=end), run.recipe.adapter, start=False, head=end.head, language=end.language)
 
 
 def load(run: Run, end: Ending, *, trainable: bool, tuned: Path | None) -> nn.Module:
@@ -63,14 +64,14 @@ def load(run: Run, end: Ending, *, trainable: bool, tuned: Path | None) -> nn.Mo
     if tuned is not None and isinstance(run.recipe.adapter, Full):
         return load_folder(tuned, model, run.device, ending=end)
     cut = isinstance(run.recipe.hardware, Fsdp)
-    quantised = quantization(run.recipe.adapter, DTYPES[model.dtype], cut=cut, headed=True) if trainable else None
+    quantised = quantization(run.recipe.adapter, DTYPES[model.dtype], cut=cut, headed=HEADS[end.head].new) if trainable else None
     dtype = torch.float32 if trainable and isinstance(run.recipe.adapter, Full) else None
     place = (run.loads_on or run.device) if trainable else run.device
     placing = run.placing if trainable else None
     base = load_base(model, place, progress=run.tell, quantization=quantised, dtype=dtype, placing=placing, ending=end)
     if tuned is not None:
         return attach(base, tuned)
-    return wrap(base, run.recipe.adapter, head=end.head) if trainable else base
+    return wrap(base, run.recipe.adapter, head=end.head, language=end.language) if trainable else base
 
 
 def trainer(

@@ -16,7 +16,8 @@ from tuner import progress
 from tuner.capacity import bf16_units
 from tuner.context import Run
 from tuner.data.store import stored
-from tuner.model.adapt import describe, fast_lora
+from tuner.model.adapt import fast_lora
+from tuner.model.counts import describe
 from tuner.registry import load
 from tuner.render import number
 from tuner.schema.adapter import AdaLora
