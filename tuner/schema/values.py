@@ -6,6 +6,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -37,7 +38,7 @@ def check_value(cls: type[Section], spec: dataclasses.Field[Any], value: Any, do
     hint = hints_of(cls)[spec.name]
     if spec.metadata["accepts"] and not _accepted(spec.metadata["accepts"], value):
         return Problem(what=f"`{dotted}` takes {spec.metadata['accepts']}, not {value!r}", fix=_example(hint, dotted, value))
-    node = OmegaConf.structured(cls)
+    node = _node(cls)
     try:
         node[spec.name] = value
         converted = node[spec.name]
@@ -45,6 +46,12 @@ def check_value(cls: type[Section], spec: dataclasses.Field[Any], value: Any, do
         takes = f"takes {type_name(cls, spec)}, not" if len(getattr(hint, "__members__", ())) <= FEW else "cannot be"
         return Problem(what=f"`{dotted}` {takes} {value!r}", fix=_example(hint, dotted, value))
     return check_range(spec, converted, dotted)
+
+
+@cache
+def _node(cls: Any) -> Any:
+    """A section as OmegaConf holds it, made once: each value that is checked is put in the place of the last one."""
+    return OmegaConf.structured(cls)
 
 
 def resolver_problem(text: str, dotted: str) -> Problem:
