@@ -14,7 +14,7 @@ from tuner.commands.request import extend, parse
 from tuner.commands.transforms import explain_transform
 from tuner.errors import TuneError
 from tuner.render import out, print_json, table
-from tuner.schema.describe import Key, describe, describe_option, keys_below, sections
+from tuner.schema.describe import Key, describe, describe_option, keys_below, sections, senses
 from tuner.schema.documents import list_options
 from tuner.schema.recipe import DEFAULTS, Recipe, section_class
 from tuner.schema.synonyms import SYNONYMS
@@ -33,7 +33,7 @@ def main(args: list[str]) -> int:
         return explain_transform(last, json=request.json)
     name = "data.mix" if request.words[0].startswith("data.mix.") else find_key(request.words[0])  # its names are the person's
     if name in all_keys():
-        return _key(describe(name), json=request.json)
+        return _key(senses(name), json=request.json)
     return _section(name, json=request.json)
 
 
@@ -64,7 +64,7 @@ def _overview(*, json: bool) -> int:
         return 0
     table(
         ["section", "keys", "what it says"],
-        [[s, str(len(keys_below(s))), doc] for s, doc in sections().items() if s in DEFAULTS],
+        [[s, str(len({k.name for k in keys_below(s)})), doc] for s, doc in sections().items() if s in DEFAULTS],
         right=[1],
     )
     out.print()
@@ -89,10 +89,19 @@ def _section(name: str, *, json: bool) -> int:
     return 0
 
 
-def _key(key: Key, *, json: bool) -> int:
+def _key(meanings: list[Key], *, json: bool) -> int:
     if json:
-        print_json(_as_json(key))
+        more = {"senses": [_as_json(key) for key in meanings]} if len(meanings) > 1 else {}
+        print_json(_as_json(meanings[0]) | more)
         return 0
+    for number, key in enumerate(meanings):
+        if number:
+            out.print()
+        _meaning(key)
+    return 0
+
+
+def _meaning(key: Key) -> None:
     section, _, last = key.name.rpartition(".")
     others = sorted(word for word, meant in SYNONYMS.items() if meant == key.name)
     rows = {
@@ -108,7 +117,6 @@ def _key(key: Key, *, json: bool) -> int:
     for title, text in rows.items():
         if text:
             out.print(f"  {title:<12} {text}", markup=False)
-    return 0
 
 
 def _default(key: Key) -> str:

@@ -52,10 +52,26 @@ class Key:
 
 
 def describe(name: str) -> Key:
-    """The key with this dotted name. KeyError when there is none."""
+    """The key with this dotted name, as the first variant that has it means it. KeyError when there is none."""
+    return senses(name)[0]
+
+
+def senses(name: str) -> list[Key]:
+    """The key as each variant of its section means it, those that mean the same together: `task.beta` of `dpo`, of `distil` …"""
     cls, spec = all_keys()[name]
     group, _, rest = name.partition(".")
-    owners = {variant for variant, kind in kinds(group).items() if rest.partition(".")[0] in {f.name for f in dataclasses.fields(kind)}}
+    first = rest.partition(".")[0]
+    owners = {variant: kind for variant, kind in kinds(group).items() if first in {f.name for f in dataclasses.fields(kind)}}
+    found: dict[tuple[str, ...], tuple[Any, Any, list[str]]] = {}
+    for variant, kind in owners.items():
+        mine = (kind, next(f for f in dataclasses.fields(kind) if f.name == first)) if rest == first else (cls, spec)
+        meaning = (docs(mine[0]).get(mine[1].name, ""), type_name(*mine), repr(default_of(mine[1])), repr(mine[1].metadata["bounds"]))
+        found.setdefault(meaning, (*mine, []))[2].append(variant)
+    return [_key(name, owner, own, variants) for owner, own, variants in found.values() or [(cls, spec, [])]]
+
+
+def _key(name: str, cls: type[Section], spec: dataclasses.Field[Any], owners: list[str]) -> Key:
+    group = name.partition(".")[0]
     options = tuple(option for option in list_options(group) if variant_of(group, option) in owners) if owners else ()
     default = default_of(spec)
     affected = stages_affected(spec)
@@ -73,8 +89,8 @@ def describe(name: str) -> Key:
 
 
 def keys_below(section: str) -> list[Key]:
-    """The keys of a section, or of a nested one (`model.wheel`)."""
-    return [describe(name) for name in all_keys() if name.startswith(f"{section}.")]
+    """The keys of a section, or of a nested one (`model.wheel`), once for each of their meanings."""
+    return [key for name in all_keys() if name.startswith(f"{section}.") for key in senses(name)]
 
 
 def sections() -> dict[str, str]:

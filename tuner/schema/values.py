@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -38,7 +38,7 @@ def check_value(cls: type[Section], spec: dataclasses.Field[Any], value: Any, do
     hint = hints_of(cls)[spec.name]
     if spec.metadata["accepts"] and not _accepted(spec.metadata["accepts"], value):
         return Problem(what=f"`{dotted}` takes {spec.metadata['accepts']}, not {value!r}", fix=_example(hint, dotted, value))
-    node = _node(cls)
+    node = _node(cast(Any, cls))
     try:
         node[spec.name] = value
         converted = node[spec.name]
