@@ -99,6 +99,10 @@ def print_plan(plan: Plan, size: Estimate, *, command: str) -> None:
         "memory": f"≈ {size.memory}" if size.memory else "unknown until the model is here",
         "launch": command,
     }
+    if not plan.load_recipe().task.planned:  # of such models no tokens are counted
+        facts = {key: text for key, text in facts.items() if key not in ("tokens", "trainable")} | {
+            "memory": "not worked out for such models"
+        }
     if plan.extensions:
         facts["own code"] = ", ".join(f"{shorten(path)} (sha256 {sha256[:12]}…)" for path, sha256 in plan.extensions.items())
     out.print()

@@ -11,7 +11,16 @@ from typing import Any
 
 import diffusers
 from PIL import Image, ImageDraw
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, set_seed
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+    set_seed,
+)
 
 from tests.lab import Lab
 
@@ -154,6 +163,43 @@ def sd3() -> Path:
         tokenizer_2=tokenizer(),
         text_encoder_3=None,
         tokenizer_3=None,
+    )
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def t5() -> tuple[T5EncoderModel, T5Tokenizer]:
+    """A T5 that knows the words that shapes are named with."""
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -9.0), *((f"▁{word}", -1.0) for word in ("a", *COLOURS, *FORMS))]
+    sizes: dict[str, Any] = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1, "num_heads": 4}
+    return T5EncoderModel(T5Config(vocab_size=len(pieces), dtype="float32", **sizes)), T5Tokenizer(vocab=pieces, extra_ids=0)
+
+
+@cache
+def flux() -> Path:
+    """A tiny random Flux that was taught its guidance, whose autoencoder halves width and height."""
+    folder = Path(mkdtemp(prefix="flux-"))
+    set_seed(0)
+    known, (encoder, pieces) = tokenizer(), t5()
+    transformer = diffusers.FluxTransformer2DModel(
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        pooled_projection_dim=32,
+        axes_dims_rope=(4, 4, 8),
+        guidance_embeds=True,
+    )
+    pipeline = diffusers.FluxPipeline(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+        vae=vae(shift_factor=0.06, scaling_factor=1.5, use_quant_conv=False, use_post_quant_conv=False),
+        text_encoder=CLIPTextModel(text_config(known)),
+        tokenizer=known,
+        text_encoder_2=encoder,
+        tokenizer_2=pieces,
+        transformer=transformer,
     )
     pipeline.save_pretrained(folder)
     return folder

@@ -17,6 +17,7 @@ from tuner.model.diffusion import Parts
 from tuner.model.objectives import Batch, Item, Objective
 from tuner.registry import load
 
+UNGUIDED = 1.0  # the guidance that a model which learned it is told of while it learns from images
 LEVELS = 4  # noise levels on which a row is measured, evenly spread: a single one tells little
 
 
@@ -81,6 +82,8 @@ class Denoising:
         dtype = next(model.parameters()).dtype
         prompt, pooled = batch["prompt"].to(dtype), batch["pooled"].to(dtype)
         inputs: dict[str, Any] = {"timestep": time, "encoder_hidden_states": prompt, "return_dict": False}
+        if self.parts.packed:
+            return self._unpacked(model, noisy.to(dtype), inputs | {"pooled_projections": pooled})
         if self.parts.trained == "transformer":
             inputs |= {"hidden_states": noisy.to(dtype), "pooled_projections": pooled}
         else:
@@ -88,6 +91,18 @@ class Denoising:
             if pooled.shape[1]:
                 inputs["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": batch["sizes"].to(dtype)}
         said: Tensor = model(**inputs)[0]
+        return said.float()
+
+    def _unpacked(self, model: nn.Module, noisy: Tensor, inputs: dict[str, Any]) -> Tensor:
+        """What Flux says, whose pipeline packs latents and tells where each part of them is."""
+        rows, channels, height, width = noisy.shape
+        pipeline, factor = self.parts.pipeline, self.parts.factor
+        inputs["hidden_states"] = pipeline._pack_latents(noisy, rows, channels, height, width)
+        inputs["img_ids"] = pipeline._prepare_latent_image_ids(rows, height // 2, width // 2, noisy.device, noisy.dtype)
+        inputs["txt_ids"] = noisy.new_zeros(inputs["encoder_hidden_states"].shape[1], 3)
+        inputs["timestep"] = inputs["timestep"] / self.steps
+        inputs["guidance"] = noisy.new_full((rows,), UNGUIDED) if self.parts.shape.get("guidance_embeds") else None
+        said: Tensor = pipeline._unpack_latents(model(**inputs)[0], height * factor, width * factor, factor)
         return said.float()
 
 

@@ -23,7 +23,14 @@ from tuner.registry import load
 from tuner.schema.adapter import Adapter, Full, Lora
 from tuner.schema.model import Model
 
-KNOWN = {"StableDiffusionPipeline": "unet", "StableDiffusionXLPipeline": "unet", "StableDiffusion3Pipeline": "transformer"}
+KNOWN = {
+    "StableDiffusionPipeline": "unet",
+    "StableDiffusionXLPipeline": "unet",
+    "StableDiffusion3Pipeline": "transformer",
+    "FluxPipeline": "transformer",
+}
+PACKED = "FluxPipeline"  # whose transformer takes four numbers of the latents as one
+UNSAID = 128  # the side of the latents where a configuration does not say it: Flux's
 LORA_FILE = "pytorch_lora_weights.safetensors"
 PEFT_S = "base_model.model."  # what PEFT puts before each name
 NEEDS = "model_index.json, and safetensors in a folder a part"
@@ -89,7 +96,17 @@ class Parts:
     @property
     def resolution(self) -> int:
         """Pixels of each side of the images that it was made for."""
-        return int(self.shape["sample_size"]) * self.factor
+        return int(self.shape.get("sample_size") or UNSAID) * self.factor
+
+    @property
+    def packed(self) -> bool:
+        """Whether four numbers of the latents are given as one."""
+        return str(self.index["_class_name"]) == PACKED
+
+    @property
+    def multiple(self) -> int:
+        """What the sides of an image are multiples of, in pixels."""
+        return max(8, self.factor * (2 if self.packed else int(self.shape.get("patch_size") or 1)))
 
     @property
     def cls(self) -> Any:

@@ -13,7 +13,7 @@ from tuner.schema.task import Task
 @kind("task", "diffusion")
 @dataclass(kw_only=True)
 class Diffusion(Task):
-    """Images from texts: a style, a subject, a field (Stable Diffusion, SDXL, Stable Diffusion 3)."""
+    """Images from texts: a style, a subject, a field (Stable Diffusion, SDXL, Stable Diffusion 3, Flux)."""
 
     impl: ClassVar[str] = "tuner.tasks.diffusion"
     head: ClassVar[str] = "diffusion"

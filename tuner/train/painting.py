@@ -29,7 +29,7 @@ from tuner.schema.data import RowShape
 from tuner.schema.diffusion import Diffusion
 
 AT_ONCE = 16  # captions encoded
-T5_TOKENS = 256  # what Stable Diffusion 3's pipeline gives its third text encoder
+LONGEST = {"tokenizer_3": 256, "tokenizer_2": 512}  # tokens that pipelines give to a T5: Stable Diffusion 3's, Flux's
 FIX = "mend or remove it; a caption stands in `text`, in a .txt file beside the image, or is `task.instance_prompt` for all"
 
 
@@ -42,10 +42,9 @@ def task_of(run: Run) -> Diffusion:
 def parts(run: Run) -> Parts:
     """The model's pipeline. Raises TuneError (code 2) for images that it cannot paint in this size, and for weights that it has none of."""
     found: Parts = run.keep("parts", lambda: parts_of(run.recipe.model, progress=run.tell))
-    whole = max(8, found.factor * int(found.shape.get("patch_size", 1)))
-    if side(run, found) % whole:
-        what = f"`task.resolution` is {side(run, found)}, and this model paints multiples of {whole}"
-        raise TuneError(what, "task.resolution", f"take {-(-side(run, found) // whole) * whole}")
+    if side(run, found) % found.multiple:
+        what = f"`task.resolution` is {side(run, found)}, and this model paints multiples of {found.multiple}"
+        raise TuneError(what, "task.resolution", f"take {-(-side(run, found) // found.multiple) * found.multiple}")
     if found.flow and task_of(run).snr_gamma is not None:
         what = f"`task.snr_gamma` weighs levels of noise, and {run.recipe.model.id} learns a flow"
         raise TuneError(what, "task.snr_gamma", "leave it out")
@@ -103,8 +102,7 @@ def encode(run: Run, rows: Rows, folder: Path, *, tick: Callable[[int], None] = 
     pipeline = known.frozen(run.device, DTYPES[run.recipe.model.dtype])
     different = {said: index for index, said in enumerate(dict.fromkeys(captions), 1)}
     write_said(folder, [different[said] for said in captions], _said(run, pipeline, list(different)))
-    limit = _limit(pipeline)
-    cut = {said for said in different if len(pipeline.tokenizer(said).input_ids) > limit}
+    cut = _cut(pipeline, list(different))
     del pipeline
     release()
     return Encoded(found=good, captions=captions, cut=cut, marks=[latents.marks[at] for _, at in numbers])
@@ -138,15 +136,19 @@ def _seen(vae: Any, image: Any, pixels: int) -> tuple[Numbers, list[int]]:
 
 def _said(run: Run, pipeline: Any, captions: list[str]) -> Iterator[tuple[Numbers, Numbers | None]]:
     """What the pipeline's text encoders say of no caption, then of each: [tokens, width], and pooled where the model asks for that."""
-    others = [name for name in ("prompt_2", "prompt_3") if name in signature(pipeline.encode_prompt).parameters]
-    options: dict[str, Any] = {"device": run.device, "num_images_per_prompt": 1, "do_classifier_free_guidance": True}
-    for first in range(0, len(captions), AT_ONCE):
-        batch = captions[first : first + AT_ONCE]
-        said, none, *pooled = pipeline.encode_prompt(prompt=batch, **dict.fromkeys(others, batch), **options)
-        if not first:
-            yield _half(none[0]), _half(pooled[1][0]) if pooled else None
+    known = signature(pipeline.encode_prompt).parameters
+    options: dict[str, Any] = {"device": run.device, "num_images_per_prompt": 1}
+    guided = "do_classifier_free_guidance" in known  # else guidance was learned too, and none is an empty text
+    options |= {"do_classifier_free_guidance": True} if guided else {}
+    batches = [captions[first : first + AT_ONCE] for first in range(0, len(captions), AT_ONCE)]
+    for number, batch in enumerate(batches if guided else [[""], *batches]):
+        more = {name: batch for name in ("prompt_2", "prompt_3") if name in known}
+        said, *others = pipeline.encode_prompt(prompt=batch, **more, **options)
+        pooled = others[1] if guided and len(others) > 1 else None if guided else others[0]
+        if guided and not number:
+            yield _half(others[0][0]), None if pooled is None else _half(others[2][0])
         for index in range(len(batch)):
-            yield _half(said[index]), _half(pooled[0][index]) if pooled else None
+            yield _half(said[index]), None if pooled is None else _half(pooled[index])
 
 
 def _half(values: torch.Tensor) -> Numbers:
@@ -154,10 +156,12 @@ def _half(values: torch.Tensor) -> Numbers:
     return found
 
 
-def _limit(pipeline: Any) -> int:
-    """Tokens of a caption that are read."""
-    third = pipeline.components.get("text_encoder_3")
-    return T5_TOKENS if third is not None else int(pipeline.tokenizer.model_max_length)
+def _cut(pipeline: Any, captions: list[str]) -> set[str]:
+    """Captions that are longer than the text encoder reads that reads most."""
+    name = next((name for name in LONGEST if pipeline.components.get(name.replace("tokenizer", "text_encoder")) is not None), "tokenizer")
+    tokenizer = pipeline.components[name]
+    limit = LONGEST[name] if name in LONGEST and "T5" in type(tokenizer).__name__ else int(tokenizer.model_max_length)
+    return {said for said in captions if len(tokenizer(said).input_ids) > limit}
 
 
 def release() -> None:
