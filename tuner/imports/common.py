@@ -9,6 +9,7 @@ from tuner.schema.trainer import Optim, Scheduler
 
 OPTIMIZERS = {"adamw_8bit": "adamw_bnb_8bit", "paged_adamw": "paged_adamw_32bit", "adamw_hf": "adamw_torch"}
 OPTIMIZERS |= {"galore_adamw_8bit": "galore_adamw", "lion": "lion_32bit"}
+REWARDED = ("grpo", "rloo")  # whose batches count answers there, and prompts here
 TRACKERS = ("wandb", "trackio", "tensorboard")
 PACKAGES = "how it is computed, not what: chosen here by what is installed"
 CACHE = "caches are kept here by content"
@@ -23,9 +24,16 @@ def batch(draft: Draft, key: str, value: Any) -> None:
     micro = int(micro or {"axolotl": 1}.get(draft.peer, 8))
     steps = int(draft.config.get("gradient_accumulation_steps") or 1)
     whole = draft.peer == "axolotl" and draft.config.get("batch_size")
-    total = int(whole) if whole else micro * steps * draft.devices
+    answers = int(draft.config.get("num_generations") or 8) if draft.options.get("task") in REWARDED else 1
+    total = int(whole) if whole else max(1, micro * steps * draft.devices // answers)
     devices = f"{draft.devices} device" + ("s" if draft.devices > 1 else "")
-    draft.put(key, value, "trainer.batch_size", total, note=f"{micro} a device × {steps} accumulated × {devices}")
+    draft.put(
+        key,
+        value,
+        "trainer.batch_size",
+        total,
+        note=f"{micro} a device × {steps} accumulated × {devices}" + (f", / {answers} answers a prompt" if answers > 1 else ""),
+    )
 
 
 def scheduler(draft: Draft, key: str, value: Any) -> None:

@@ -6,9 +6,11 @@ from typing import Any
 
 from tuner.imports import common
 from tuner.imports.draft import Draft, Peer, Rule, is_file, when
+from tuner.schema.rewarded import PolicyLoss
 
 TASK = "trl"  # the word after `trl`, put into the config by read.py
 LOSSES = {"simpo": "simpo"}
+REWARDS = {"accuracy_reward": "numeric", "reasoning_accuracy_reward": "numeric"}
 
 
 def task(draft: Draft, key: str, value: Any) -> None:
@@ -45,10 +47,44 @@ def test_split(draft: Draft, key: str, value: Any) -> None:
     draft.put(key, value, "data.eval_split", value)
 
 
+def completion(draft: Draft, key: str, value: Any) -> None:
+    """The longest sampled answer; elsewhere the whole row counts."""
+    if draft.options.get("task") in common.REWARDED:
+        draft.put(key, value, "task.max_completion_length", value)
+    else:
+        draft.leave(key, value, "`task.max_length` holds for the whole row")
+
+
+def sampled(draft: Draft, key: str, value: Any) -> None:
+    """How answers are sampled and compared, where some are."""
+    if draft.options.get("task") in common.REWARDED:
+        value = {True: "group", False: "none"}.get(value, value) if key == "scale_rewards" else value
+        draft.put(key, value, f"task.{key}", value)
+    else:
+        draft.leave(key, value, "nothing is sampled in training")
+
+
+def rewards(draft: Draft, key: str, value: Any) -> None:
+    """Reward functions: that of right answers is `numeric`; others are Python."""
+    names = value if isinstance(value, list) else str(value).split()
+    weights = draft.config.get("reward_weights") or [1.0] * len(names)
+    known = {REWARDS[name]: float(weight) for name, weight in zip(names, weights, strict=False) if name in REWARDS}
+    if known:
+        draft.put(key, value, "task.rewards", known)
+    if others := [name for name in names if name not in REWARDS]:
+        draft.leave(key, ", ".join(others), "write it with `@reward` (tuner.extend), and name it in `task.rewards`")
+
+
+def reward_model(draft: Draft, key: str, value: Any) -> None:
+    """A reward model."""
+    draft.put(key, value, "task.reward_model", value)
+    draft.values["task.rewards"] = {**draft.values.get("task.rewards", {}), "model": 1.0}
+
+
 def loss(draft: Draft, key: str, value: Any) -> None:
     """A loss of DPO; of SFT only the plain one."""
     value = value[0] if isinstance(value, list) and len(value) == 1 else value
-    if draft.options.get("task") == "dpo":
+    if draft.options.get("task") == "dpo" or (draft.options.get("task") == "grpo" and value in list(PolicyLoss)):
         draft.put(key, value, "task.loss_type", value)
     elif value == "nll":
         draft.same(key, value, "the default")
@@ -74,8 +110,11 @@ RULES: dict[str, Rule] = {
     "assistant_only_loss": when("task.loss_on", "assistant"), "completion_only_loss": when("task.loss_on", "last_assistant"),
     "chat_template_path": "model.chat_template", "loss_type": loss, "beta": "task.beta", "label_smoothing": smoothing,
     "desirable_weight": "task.desirable_weight", "undesirable_weight": "task.undesirable_weight", "cpo_alpha": "task.sft_weight",
-    "simpo_gamma": "task.margin", "activation_offloading": "trainer.activation_offloading",
+    "max_completion_length": completion, "num_generations": sampled, "temperature": sampled, "scale_rewards": sampled,
+    "reward_funcs": rewards, "reward_model_name_or_path": reward_model, "simpo_gamma": "task.margin", "activation_offloading": "trainer.activation_offloading",
 }  # fmt: skip
+NO_CLIP = "answers are learned from once, by the model that said them: nothing is clipped"
+ENGINE = "sampling is Transformers' `generate` here"
 LEFT = {
     **common.TRANSFORMERS_LEFT, "dataset_num_proc": common.PACKAGES, "padding_free": "where the model supports it, always",
     "eos_token": "the model's own",
@@ -84,7 +123,10 @@ LEFT = {
     "pad_token": "the model's own",
     "truncation_mode": "cut at the end here", "max_prompt_length": "`task.max_length` holds for the whole row",
     "shuffle_dataset": "by `seed`, always",
-    "max_completion_length": "`task.max_length` holds for the whole row", "center_rewards_coefficient": "not here",
+    "reward_weights": "with `reward_funcs`", "num_iterations": "each answer is learned from once", "epsilon": NO_CLIP, "epsilon_high": NO_CLIP,
+    "steps_per_generation": "answers are sampled for each step", "generation_batch_size": "answers are sampled for each step",
+    "use_vllm": ENGINE, "vllm_mode": ENGINE, "vllm_gpu_memory_utilization": ENGINE, "mask_truncated_completions": "not here",
+    "center_rewards_coefficient": "not here",
     "model_init_kwargs": "see `tune explain model`",
     "lora_task_type": "by the task", "ld_alpha": "not here", "sync_ref_model": "the reference stays",
 }  # fmt: skip
