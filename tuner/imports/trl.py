@@ -111,7 +111,8 @@ RULES: dict[str, Rule] = {
     "chat_template_path": "model.chat_template", "loss_type": loss, "beta": "task.beta", "label_smoothing": smoothing,
     "desirable_weight": "task.desirable_weight", "undesirable_weight": "task.undesirable_weight", "cpo_alpha": "task.sft_weight",
     "max_completion_length": completion, "num_generations": sampled, "temperature": sampled, "scale_rewards": sampled,
-    "reward_funcs": rewards, "reward_model_name_or_path": reward_model, "simpo_gamma": "task.margin", "activation_offloading": "trainer.activation_offloading",
+    "reward_funcs": rewards, "reward_model_name_or_path": reward_model, "simpo_gamma": "task.margin",
+    "activation_offloading": "trainer.activation_offloading",
 }  # fmt: skip
 NO_CLIP = "answers are learned from once, by the model that said them: nothing is clipped"
 ENGINE = "sampling is Transformers' `generate` here"
@@ -123,7 +124,8 @@ LEFT = {
     "pad_token": "the model's own",
     "truncation_mode": "cut at the end here", "max_prompt_length": "`task.max_length` holds for the whole row",
     "shuffle_dataset": "by `seed`, always",
-    "reward_weights": "with `reward_funcs`", "num_iterations": "each answer is learned from once", "epsilon": NO_CLIP, "epsilon_high": NO_CLIP,
+    "reward_weights": "with `reward_funcs`", "num_iterations": "each answer is learned from once", "epsilon": NO_CLIP,
+    "epsilon_high": NO_CLIP,
     "steps_per_generation": "answers are sampled for each step", "generation_batch_size": "answers are sampled for each step",
     "use_vllm": ENGINE, "vllm_mode": ENGINE, "vllm_gpu_memory_utilization": ENGINE, "mask_truncated_completions": "not here",
     "center_rewards_coefficient": "not here",
