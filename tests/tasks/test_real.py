@@ -5,11 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.lab import environ
 from tests.tasks import people
 from tests.tasks.run import tune
+from tuner.model.sources import fetch
 from tuner.runs import read_json
+from tuner.schema.documents import find_option
+from tuner.schema.model import Model
+from tuner.schema.recipe import from_section
 
 pytestmark = pytest.mark.slow
 HEAD = (
@@ -58,6 +64,30 @@ def test_answers(tmp_path: Path) -> None:
     sets = f"path: {tmp_path}/train.jsonl, eval_path: {tmp_path}/eval.jsonl"
     found = measured(tmp_path, sets, task="qa", rate=3e-4, epochs=6, adapter="full")
     assert found["tuned"]["exact_match"] > 0.8 > found["base"]["exact_match"] + 0.6
+
+
+def test_a_student_learns_from_a_teacher(tmp_path: Path, shared_data: Path) -> None:
+    """11 of SmolLM2's 30 blocks, by themselves no language model any more, learn from all of them in 40 steps."""
+    option = find_option("model", "smollm2-135m", where="")
+    assert option is not None
+    teacher = fetch(from_section(Model, option.data), progress=print)
+    student = AutoModelForCausalLM.from_pretrained(teacher, dtype=torch.float32)
+    kept = [0, 1, 2, 6, 10, 14, 18, 22, 26, 28, 29]
+    student.model.layers = torch.nn.ModuleList(student.model.layers[index] for index in kept)
+    student.config.num_hidden_layers = len(kept)
+    student.config.layer_types = None
+    student.save_pretrained(tmp_path / "student")
+    AutoTokenizer.from_pretrained(teacher).save_pretrained(tmp_path / "student")
+    text = HEAD.format(task="distil", model="custom", adapter="full").replace("{dtype", f"{{id: {tmp_path}/student, dtype")
+    text += "task: {teacher: smollm2-135m, max_length: 128}\n"
+    text += f"data: {{path: {shared_data}/alpaca_en/train.json, eval_rows: 24, limit: 400}}\n"
+    text += "trainer: {precision: fp32, batch_size: 8, learning_rate: 5e-4, max_steps: 40, save_steps: 0}\neval: {generate: false}\n"
+    (tmp_path / "real.yaml").write_text(text, encoding="utf-8")
+    done = tune(tmp_path, "recipe=./real.yaml", env=environ(OMP_NUM_THREADS="2"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    (run,) = (tmp_path / "outputs" / "real").iterdir()
+    found = read_json(run / "metrics.json")
+    assert found["tuned"]["teacher_kl"] < 0.6 * found["base"]["teacher_kl"]
 
 
 def test_preferences(tmp_path: Path, shared_data: Path) -> None:

@@ -17,9 +17,10 @@ from peft import PeftModel
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from tests.lab import Lab, losses_of, task_of, tiny_model, train, weights_of
+from tests.lab import Lab, log_of, losses_of, task_of, tiny_model, train, weights_of
 from tests.tasks import seeing
 from tuner import cli, worker
+from tuner.data.contamination import overlap
 from tuner.data.images import opened
 from tuner.data.seeing import Seeing
 from tuner.data.seen import told
@@ -123,6 +124,23 @@ def test_what_sees_is_trained_where_it_is_asked_for(tmp_path: Path) -> None:
     found = [n for n, p in task_of(named).load(named, trainable=True).named_parameters() if p.requires_grad]
     assert found
     assert all("language_model" in name and "q_proj" in name for name in found)
+
+
+@pytest.mark.parametrize("adapter", ["dora", "oft", "layernorm", "vera", "ia3"])
+def test_other_adapters_are_on_the_language_model_or_refused(adapter: str, tmp_path: Path) -> None:
+    more = {
+        "oft": ["adapter.oft_block_size=8"],
+        "ia3": ["adapter.target_modules=[k_proj,down_proj]", "adapter.feedforward_modules=[down_proj]"],
+    }
+    run = seeing.colours(tmp_path, rows=3, held_out=2).run(f"adapter={adapter}", *more.get(adapter, []))
+    task = task_of(run)
+    if adapter == "vera":
+        with pytest.raises(TuneError, match="VeRA cannot leave out the part of the model that sees"):
+            task.possible(run)
+        run = Lab(tmp_path).run("adapter=vera", "task.train_vision=true")
+    found = [name for name, p in task.load(run, trainable=True).named_parameters() if p.requires_grad]
+    assert found
+    assert any("vision" in name for name in found) is (adapter == "vera")
 
 
 def test_the_mask_is_the_answers_and_never_an_image(tmp_path: Path) -> None:
@@ -271,6 +289,22 @@ def test_a_faulty_row_is_named_or_passed_over(change: dict[str, Any], what: str,
     assert [a.tobytes() for a in left] == [b.tobytes() for b in kept], "each row has its own image"
 
 
+def test_the_same_question_about_another_image_is_no_copy(tmp_path: Path) -> None:
+    lab = seeing.colours(tmp_path, rows=4, held_out=2)
+
+    def row(image: str, *, beside: bool) -> str:
+        parts = [{"type": "image"} if beside else {"type": "image", "image": image}, {"type": "text", "text": "which colour is it?"}]
+        talk = {"messages": [{"role": "user", "content": parts}, {"role": "assistant", "content": "red"}]}
+        return json.dumps(talk | ({"images": [image]} if beside else {})) + "\n"
+
+    for beside in (False, True):
+        (tmp_path / "train.jsonl").write_text("".join(row(f"train/{i}.png", beside=beside) for i in range(4)), encoding="utf-8")
+        (tmp_path / "eval.jsonl").write_text(row("train/1.png", beside=beside) * 1, encoding="utf-8")
+        found = overlap(*split(lab.run()))
+        assert found.identical == 1
+        assert found.first[0]["row"].endswith("train.jsonl:2") or found.first[1]["row"].endswith("train.jsonl:2")
+
+
 def test_large_images_are_made_smaller(tmp_path: Path) -> None:
     lab = seeing.colours(tmp_path, rows=3, held_out=2)
     Image.new("RGB", (80, 40), (220, 20, 20)).save(tmp_path / "train" / "0.png")
@@ -292,6 +326,29 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_been(tmp_path: Path) -> Non
     train(lab.run("name=cut", *options))
     ours, theirs = weights_of(cut.folder), weights_of(whole.folder)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
+    """21 rows, 8 a step: the last step of an epoch has five, and three of its places are blank."""
+    lab = seeing.colours(tmp_path, rows=21, held_out=5)
+    fixed = (
+        "trainer.num_train_epochs=2",
+        "trainer.save_steps=0",
+        "trainer.learning_rate=1e-3",
+        "trainer.eval_steps=3",
+        "hub.enabled=false",
+    )
+    two = ("hardware=ddp", "hardware.device=cpu", "hardware.num_processes=2", "hardware.micro_batch_size=2", "name=two")
+    path = lab.write_plan(*fixed, *two, "eval.enabled=false")
+    worker_process = lab.start(path)
+    output, _ = worker_process.communicate(timeout=240)
+    assert worker_process.returncode == 0, output
+    one = lab.run(*fixed, "name=one")
+    train(one)
+    assert losses_of(path.parent.parent) == pytest.approx(losses_of(one.folder), rel=1e-4)
+    measured_there, measured_here = ([e["eval_loss"] for e in log_of(f) if "eval_loss" in e] for f in (path.parent.parent, one.folder))
+    assert measured_there == pytest.approx(measured_here, rel=1e-4)
 
 
 def test_a_loaded_result_has_the_loss_that_was_saved(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 from zlib import crc32
 
 from tuner.data.load import Rows
+from tuner.data.shown import pictures_of
 from tuner.data.transforms.augment import content
 from tuner.data.transforms.chat import role, talks
 from tuner.data.transforms.steps import Row, texts_of
@@ -120,6 +121,8 @@ def _parts(row: Row) -> Iterator[list[list[str]]]:
         if name in FILES and value:
             yield [[_identity(row, name)]]
             continue
+        for image in pictures_of(name, value):
+            yield [[_identity({"image": image}, "image")]]
         spoken = defaultdict[str, list[list[str]]](list)
         for column, turns in talks({name: value}):
             for turn in turns:

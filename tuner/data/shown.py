@@ -23,6 +23,15 @@ def files_of(kept: NDArray[np.uint8], ends: NDArray[np.int64], first: int, count
     return [kept[ends[index] : ends[index + 1]].tobytes() for index in range(first, first + count)]
 
 
+def pictures_of(column: str, value: Any) -> list[Any]:
+    """The images that a row has in a column: those of a list called `images`, or within messages."""
+    if column == "images" and isinstance(value, list):
+        return value
+    turns = [turn.get("content") for turn in value if isinstance(turn, dict)] if isinstance(value, list) else []
+    parts = [part for said in turns if isinstance(said, list) for part in said if isinstance(part, dict)]
+    return [part.get("image", part.get("path", part.get("url"))) for part in parts if part.get("type") == "image"]
+
+
 class SeenRows(Dataset[dict[str, Any]]):
     """Prepared conversations about images. An item holds one `{"input_ids", "labels", "text", "images"}`."""
 

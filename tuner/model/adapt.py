@@ -158,6 +158,9 @@ def configuration(adapter: Adapter, base: PreTrainedModel, *, start: bool = True
         values["modules_to_save"] = [*(values.get("modules_to_save") or []), *new]
         if values.get("target_modules") == "all-linear":
             spared += linear_parts(base, new if HEADS[head].new else UNUSED)
+    if language and "exclude_modules" not in cls.__dataclass_fields__:
+        fix = "use `adapter=lora`, or train what sees as well: `task.train_vision=true`"
+        raise TuneError(f"{adapter.label} cannot leave out the part of the model that sees", "adapter", fix)
     if spared and "exclude_modules" in cls.__dataclass_fields__:
         also = values.get("exclude_modules") or []
         pattern = isinstance(also, str)

@@ -22,7 +22,7 @@ from tuner.context import Run
 from tuner.data.store import IGNORE
 from tuner.errors import BAD_RECIPE, TuneError
 from tuner.model import packed
-from tuner.model.adapt import quantization
+from tuner.model.adapt import measuring, quantization
 from tuner.model.batches import flat, padded, supervised
 from tuner.model.kernels import MAX_LOGITS
 from tuner.model.load import dtype_of, load_base, load_tokenizer
@@ -88,7 +88,9 @@ def load_teacher(run: Run) -> PreTrainedModel:
         placing = {"device_map": {"": run.device}} if held else None
         teacher = load_base(model, run.device, progress=run.tell, quantization=held, placing=placing)
         run.tell(f"the teacher: {model.id}, {number(teacher.num_parameters())} parameters")
-        return teacher.requires_grad_(False)
+        teacher.requires_grad_(False)
+        frozen: PreTrainedModel = measuring(teacher)
+        return frozen
 
     teacher: PreTrainedModel = run.keep("teacher", load)
     return teacher

@@ -83,7 +83,8 @@ def linear_maps(base: PreTrainedModel) -> set[str]:
 
 
 def beside_language(base: PreTrainedModel) -> tuple[list[str], list[torch.nn.Parameter]]:
-    """Of a model that sees: the linear maps, by their whole names, and the parameters that are not of its language model or its head.
+    """Of a model that sees: the modules without others in them, by their whole names, and the parameters, that are not of its language
+    model or its head.
 
     Raises TuneError (code 2) where it does not tell which part that is.
     """
@@ -93,5 +94,5 @@ def beside_language(base: PreTrainedModel) -> tuple[list[str], list[torch.nn.Par
         raise TuneError(what, "task.train_vision", "train all with `task.train_vision=true`")
     inside = {id(module) for module in (*decoder.modules(), head)}
     spoken = {id(p) for module in (decoder, head) if module is not None for p in module.parameters()}
-    names = [name for name, module in base.named_modules() if isinstance(module, torch.nn.Linear) and id(module) not in inside]
+    names = [name for name, module in base.named_modules() if not any(True for _ in module.children()) and id(module) not in inside]
     return names, [p for p in base.parameters() if id(p) not in spoken]
