@@ -109,6 +109,29 @@ def answers(folder: Path, *, without: bool = False, **options: Any) -> Lab:
     return make(folder, "qa", row, **options)
 
 
+CATALOGUE = dict(zip((*GOOD, *BAD), ("day", "film", "very", "with", "fever", "gout"), strict=True))
+
+
+def passages(folder: Path, *, kind: str = "label", **options: Any) -> Lab:
+    """Queries, and texts of a catalogue of which one fits: each a row with its `label`, or a `triplet` a row, or `graded`."""
+
+    def row(chance: random.Random, index: int) -> dict[str, Any]:
+        word = list(CATALOGUE)[(index // 4) % 6]
+        query, (right, *wrong) = f"a {word}", _texts(word, chance, index // 4)
+        if kind == "triplet":
+            return {"query": query, "positive": right, "negative": wrong}
+        which = (index % 4) if kind == "label" else index % 2
+        label: Any = float(which == 0) if kind == "label" else (1.0, 0.25)[which]
+        return {"query": query, "passage": [right, *wrong][which], "label": label}
+
+    def _texts(word: str, chance: random.Random, number: int) -> list[str]:
+        noise = random.Random(number).choices(("a", "the", "no", "un"), k=number % 2)
+        others = random.Random(number).sample([text for name, text in CATALOGUE.items() if name != word], 3)
+        return [" ".join([text, *noise]) for text in (CATALOGUE[word], *others)]
+
+    return make(folder, "rerank", row, **options)
+
+
 def alike(folder: Path, **options: Any) -> Lab:
     """Pairs of texts and how alike they are: whether both are good, or both bad."""
 
@@ -122,11 +145,10 @@ def alike(folder: Path, **options: Any) -> Lab:
 
 def related(folder: Path, **options: Any) -> Lab:
     """What is asked, and what answers it: each question's word has an answer of its own."""
-    answers = dict(zip((*GOOD, *BAD), ("day", "film", "very", "with", "fever", "gout"), strict=True))
 
     def row(chance: random.Random, index: int) -> dict[str, Any]:
-        word = chance.choice(list(answers))
+        word = chance.choice(list(CATALOGUE))
         noise = chance.choices(("a", "the", "no", "un"), k=index % 5)
-        return {"anchor": " ".join([word, *noise]), "positive": " ".join([answers[word]] * 2 + noise[:2])}
+        return {"anchor": " ".join([word, *noise]), "positive": " ".join([CATALOGUE[word]] * 2 + noise[:2])}
 
     return make(folder, "embed", row, **options)

@@ -31,6 +31,9 @@ FAULTS = {
     "answers without their places": (labs.answers, {"answers": {"text": ["a"], "answer_start": [0, 1]}}, (), "1 answers, but 2 places"),
     "no answers": (labs.answers, {"answers": None}, (), "`answers` is null"),
     "a text that is empty": (labs.answers, {"context": " "}, (), "the context is empty"),
+    "a passage that fits too well": (labs.passages, {"label": 3}, (), "divide by the highest"),
+    "a label of a passage that is none": (labs.passages, {"label": "good"}, (), "is a number, and this"),
+    "a passage that is empty": (labs.passages, {"passage": " "}, (), "the query or a passage is empty"),
     "a likeness that is none": (labs.alike, {"score": float("nan")}, (), "how alike two texts are is a number"),
 }
 each_fault = pytest.mark.parametrize(("make", "change", "options", "said"), FAULTS.values(), ids=FAULTS)

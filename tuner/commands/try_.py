@@ -4,6 +4,7 @@ tune try smollm2-135m "What is the capital of France?"
 tune try sentiment "A lovely film"         the labels of a model that gives some
 tune try flowers photo.jpg                 of one that labels images, an image file
 tune try reader "Who wrote it?" context=@story.txt    of one that finds answers, the text (or context="…", or on stdin)
+tune try ranker "warm gloves" passages=@hits.txt      of one that ranks passages, a line each (or passages="one|other", or on stdin)
 tune try shapes "a red circle"             of one that paints: PNG files of base and tuned
 tune try looker photo.jpg "What is it?"    of one that sees and writes, an image file and a question
 tune try quickstart                        a conversation; an empty line ends it
@@ -28,12 +29,13 @@ from tuner.schema.model import Model
 from tuner.schema.recipe import from_section
 
 MAX_NEW_TOKENS = 256
-# What answers, by what a model ends with.
+# What answers, by the task, or by what its models end with.
 SERVES = {
     "audio": "tuner.serve.sounds",
     "diffusion": "tuner.serve.painted",
     "embedding": "tuner.serve.vectors",
     "image": "tuner.serve.pictures",
+    "rerank": "tuner.serve.ranked",
     "seq2seq": "tuner.serve.written",
     "span": "tuner.serve.answers",
     "speech": "tuner.serve.sounds",
@@ -77,7 +79,8 @@ def main(args: list[str]) -> int:
 
 def _labels(run: Plan, request: Request, prompt: str) -> int:
     """Labels of one text, or of several one after the other."""
-    labels = load(SERVES.get(run.load_recipe().task.head, "tuner.serve.labels"))
+    task = run.load_recipe().task
+    labels = load(SERVES.get(task.kind) or SERVES.get(task.head, "tuner.serve.labels"))
     known: tuple[str, ...] = vars(labels).get("SETTINGS", ())
     given = dict(override.split("=", 1) for override in request.overrides)
     if unknown := next((override for override in request.overrides if override.partition("=")[0] not in known), None):

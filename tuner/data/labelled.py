@@ -81,10 +81,19 @@ class Found:
     layouts: list[Layout]
 
 
-def read(run: Run, rows: Rows, kinds: tuple[str, ...], *, holds: str = "", beside: str = "label", shape: RowShape = RowShape.auto) -> Found:
+def read(
+    run: Run,
+    rows: Rows,
+    kinds: tuple[str, ...],
+    *,
+    holds: str = "",
+    beside: str = "label",
+    shape: RowShape = RowShape.auto,
+    asks: str = "",
+) -> Found:
     """Rows as Examples of one of some kinds, all of the same, which hold something by a name (`text`, `image`), and what is `beside` it.
 
-    They are of a `shape`, where the recipe names none.
+    They are of a `shape`, where the recipe names none. `asks`: the columns to name, where the kind alone does not tell them.
 
     Raises TuneError (code 2) when they are something else.
     """
@@ -98,10 +107,10 @@ def read(run: Run, rows: Rows, kinds: tuple[str, ...], *, holds: str = "", besid
         lacks = bool(holds) and holds not in examples[0]
         if layout.kind not in kinds or lacks or (found.layouts and layout.kind != found.layouts[0].kind):
             name = f"{kinds[0]} {holds}" + ("" if beside == "label" else f" {beside}")
-            like = LIKE.get(name) or " or ".join(LIKE[kind] for kind in kinds)
+            like = f"rows of {{{asks}}}" if asks else LIKE.get(name) or " or ".join(LIKE[kind] for kind in kinds)
             like = like if layout.kind not in kinds or lacks else "rows of one kind"
             what = f"`task: {run.recipe.task.kind}` learns from {like}, and these rows are laid out as {layout}"
-            fix = _NAME.format(f"{holds}: …, {beside}: …") if holds else COLUMNS[kinds[0]]
+            fix = _NAME.format(asks or f"{holds}: …, {beside}: …") if asks or holds else COLUMNS[kinds[0]]
             raise TuneError(what, mine.place(0), fix)
         gone = {problem.where for problem in misfits}
         found.examples.extend(examples)

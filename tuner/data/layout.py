@@ -127,7 +127,9 @@ def _holds(shape: RowShape, row: Row, columns: dict[str, str]) -> bool:
         return isinstance(label, bool) and bool(have & {"messages", "conversations", "completion"})
     if shape is RowShape.answers:
         return bool(have & {"answers", "answer"})
-    return shape is not RowShape.pair or bool(have & {"score", "label"})
+    if shape is RowShape.passage and "negative" in have:
+        return False
+    return shape not in (RowShape.pair, RowShape.passage) or bool(have & {"score", "label"})
 
 
 def _unknown(row: Row, data: Data, wanted: list[RowShape]) -> TuneError:

@@ -9,6 +9,7 @@ Messages are Transformers': role, content (text, or parts), tool_calls, reasonin
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -38,6 +39,8 @@ ALSO = {
     "source": ("src",),
     "target": ("tgt",),
     "label": ("labels", "category", "class"),
+    "query": ("question",),
+    "passage": ("document", "text"),
     "sentence1": ("premise", "text1"),
     "sentence2": ("hypothesis", "text2"),
     "anchor": ("query",),
@@ -48,6 +51,7 @@ ALSO = {
     "tags": ("ner_tags", "pos_tags"),
 }
 
+_NUMBERED = re.compile(r"negative_\d+")  # one a column, as in sets of sentence-transformers
 SAID = {
     "audio": ("path", "file", "wav", "flac", "mp3"),
     "text": ("caption", "prompt", "transcription", "transcript"),
@@ -79,9 +83,14 @@ def _pair(row: Row) -> Example:
     return {"text": turns.text(row, "sentence1"), "text_pair": turns.text(row, "sentence2"), **target}
 
 
+def _passage(row: Row) -> Example:
+    return _pair(row | {"sentence1": turns.text(row, "query"), "sentence2": turns.text(row, "passage")})
+
+
 def _related(row: Row) -> Example:
     given = row.get("negative")
-    negatives = [] if given in (None, "") else given if isinstance(given, list) else [given]
+    negatives = [] if given in (None, "") else list(given) if isinstance(given, list) else [given]
+    negatives += [text for name, text in row.items() if _NUMBERED.fullmatch(name) and text]
     if not all(isinstance(text, str) and text for text in negatives):
         raise Misfit(f"`negative` is no text, nor a list of texts: {given!r:.80}")
     return {"anchor": turns.text(row, "anchor"), "positive": turns.text(row, "positive"), "negatives": negatives}
@@ -153,6 +162,7 @@ SHAPES: dict[RowShape, Shape] = {
     RowShape.answers: Shape(
         needs=("question", "context"), may_have=("answers", "answer", "answer_start"), kind="answered", read=answers.read
     ),
+    RowShape.passage: Shape(needs=("query", "passage"), may_have=("label", "score"), kind="labelled", read=_passage),
     RowShape.question_answer: Shape(
         needs=("question", "answer"),
         may_have=("system",),

@@ -1,4 +1,4 @@
-"""How near what is found is: `ranked(…)` gives each row `mrr@10`, `ndcg@10`, `recall@1`; `correlated(…)` what correlations are made of."""
+"""How near what is found is: `ranked(…)` gives each row `mrr@10`, `ndcg@10`, `recall@1`; `reordered(…)` a query; `correlated(…)`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tuner.eval.labels import pairs
 from tuner.eval.scores import Scored
 
 DEEP = 10  # places that count
+FITS = 0.5  # from there on a label says that a passage fits
 AT_ONCE = 512  # rows whose likeness to all texts is computed at once
 
 
@@ -51,6 +52,19 @@ def ranked(
             }
             if not name:
                 one.answer = flat[int(answers[best])]
+
+
+def reordered(labels: Sequence[float], numbers: Sequence[float]) -> tuple[list[int], dict[str, float]]:
+    """(the passages of one query, best first; nDCG and MRR). `labels` say how well each fits, `numbers` what the model says of it.
+
+    Among passages with the same number the worst comes first. MRR is of the first that fits at least by half.
+    """
+    order = sorted(range(len(labels)), key=lambda i: (-numbers[i], labels[i]))
+    gain, most = (
+        sum(labels[i] / math.log2(2 + n) for n, i in enumerate(some[:DEEP])) for some in (order, sorted(order, key=lambda i: -labels[i]))
+    )
+    first = next((n for n, i in enumerate(order[:DEEP], 1) if labels[i] >= FITS), None)
+    return order, {f"ndcg@{DEEP}": gain / most if most else 0.0, f"mrr@{DEEP}": 1 / first if first else 0.0}
 
 
 def correlated(scored: list[Scored], said: Sequence[float], true: Sequence[float], name: str = "") -> None:

@@ -23,7 +23,6 @@ from tuner.schema.data import source_key, sources
 from tuner.schema.model import Source
 from tuner.schema.teacher import KEY, teacher_of
 
-LIBRARIES = {"embedding": "sentence-transformers", "diffusion": "diffusers"}  # by the head, where it is another
 FEW_FILES = 8  # that are named
 FEW_ROWS = 300  # below this, a card says that its figures come from few rows
 
@@ -84,7 +83,7 @@ def metadata(run: Results) -> ModelCardData:
     values = {
         "base_model": base,
         "base_model_relation": ("finetune" if full else "adapter") if base else None,
-        "library_name": LIBRARIES.get(recipe.task.head) or ("transformers" if full else "peft"),
+        "library_name": recipe.task.library or ("transformers" if full else "peft"),
         "license": recipe.hub.license or recipe.model.license,
         "datasets": datasets or None,
         "pipeline_tag": recipe.task.pipeline_tag,

@@ -9,6 +9,7 @@ from typing import Any
 from transformers import PretrainedConfig
 
 from tuner.model.heads import HEADS, with_labels
+from tuner.schema.passages import Rerank
 from tuner.schema.task import Classes, Problem, Task
 
 
@@ -42,6 +43,6 @@ def ending_of(task: Task, names: Sequence[str], padding: int | None) -> Ending:
     """The ending of a task's models, with an output for each label where they have some."""
     if not HEADS[task.head].new:
         return Ending(head=task.head)
-    problem = task.problem if isinstance(task, Classes) else Problem.regression if task.head == "sequence" else None
+    problem = task.problem if isinstance(task, Classes | Rerank) else Problem.regression if task.head == "sequence" else None
     kind = {None: None, Problem.regression: "regression"}.get(problem, f"{problem}_classification")
     return Ending(head=task.head, labels=names, problem=kind, padding=padding)

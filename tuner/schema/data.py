@@ -68,6 +68,7 @@ class RowShape(StrEnum):
     preference = "preference"
     unpaired_preference = "unpaired_preference"
     answers = "answers"
+    passage = "passage"
     tags = "tags"
     pair = "pair"
     triplet = "triplet"

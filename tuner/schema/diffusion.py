@@ -18,6 +18,7 @@ class Diffusion(Task):
     impl: ClassVar[str] = "tuner.tasks.diffusion"
     head: ClassVar[str] = "diffusion"
     pipeline_tag: ClassVar[str] = "text-to-image"
+    library: ClassVar[str | None] = "diffusers"
     chats: ClassVar[bool] = False
     planned: ClassVar[bool] = False
     # An image has no length: all are made of one size.

@@ -26,6 +26,8 @@ class Task(Section):
     variant_affects: ClassVar[str] = "prepare baseline train"
     head: ClassVar[str] = "causal"
     pipeline_tag: ClassVar[str] = "text-generation"
+    library: ClassVar[str | None] = None
+    """The library whose model the result is, where that is not Transformers or PEFT."""
     chats: ClassVar[bool] = True
     """Of a model that writes, whether it answers in a conversation; else it goes on with a text."""
     whole: ClassVar[bool] = False
@@ -173,6 +175,7 @@ class Embed(Encoder):
     impl: ClassVar[str] = "tuner.tasks.embed"
     head: ClassVar[str] = "embedding"
     pipeline_tag: ClassVar[str] = "sentence-similarity"
+    library: ClassVar[str | None] = "sentence-transformers"
     whole: ClassVar[bool] = True
     texts: ClassVar[int] = 2
 
