@@ -331,6 +331,38 @@ def test_a_long_text_is_several_windows(tmp_path: Path) -> None:
     )["answers"]["text"]
 
 
+def test_files_of_squad_are_read_as_they_are(tmp_path: Path) -> None:
+    """Articles of paragraphs of questions; what is wrong is told with the number of the question."""
+    lab = labs.answers(tmp_path, without=True)
+    for name in ("train", "eval"):
+        rows = [json.loads(line) for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()]
+        articles = []
+        for part in (rows[:10], rows[10:]):
+            paragraphs = []
+            for row in part:
+                texts = row["answers"]
+                pairs = [{"text": t, "answer_start": s} for t, s in zip(texts["text"], texts["answer_start"], strict=True)]
+                one = {"question": row["question"], "id": row["id"], "answers": pairs, "is_impossible": not pairs}
+                paragraphs.append({"context": row["context"], "qas": [one | {"plausible_answers": []}, one]})
+            articles.append({"title": "a day", "paragraphs": paragraphs})
+        (tmp_path / f"{name}.json").write_text(json.dumps({"version": "v2.0", "data": articles}))
+    files = (f"data.path={tmp_path}/train.json", f"data.eval_path={tmp_path}/eval.json")
+    run, plain = lab.run(*files), lab.run()
+    nested, flat = (list(split(r)[0]) for r in (run, plain))
+    assert len(nested) == 2 * len(flat)
+    for one, other in zip(nested[::2], flat, strict=True):
+        assert read(one) == read(other)
+        assert one["title"] == "a day"
+    assert len(held_out(run)) == 2 * len(held_out(plain))
+    content = json.loads((tmp_path / "train.json").read_text())
+    content["data"][1]["paragraphs"][0]["qas"][0]["answers"] = [{"text": "nowhere", "answer_start": 0}]
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    faulty = lab.run(*files)
+    with pytest.raises(TuneError, match="does not stand in its context") as caught:
+        task_of(faulty).prepare(faulty, split(faulty)[0], faulty.stage_folder("prepare"))
+    assert caught.value.problems[0].where.endswith("train.json, row 21")
+
+
 def test_held_out_loss_is_measured_while_training(tmp_path: Path) -> None:
     run = labs.answers(tmp_path).run("trainer.max_steps=2", "trainer.eval_steps=1", "trainer.save_steps=0")
     train(run)

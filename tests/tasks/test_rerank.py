@@ -203,7 +203,7 @@ def test_passages_that_all_fit_and_rows_that_are_others(tmp_path: Path) -> None:
         task_of(run).prepare(run, split(run)[0], run.stage_folder("prepare"))
     (tmp_path / "train.jsonl").write_text("".join(json.dumps({"query": "a day", "answer": "no", "label": 1}) + "\n" for _ in rows))
     run = lab.run()
-    with pytest.raises(TuneError, match="learns from rows of {query: …, passage: …, label: …}") as caught:
+    with pytest.raises(TuneError, match=r"learns from rows of {query: …, passage: …, label: …}") as caught:
         task_of(run).prepare(run, split(run)[0], run.stage_folder("prepare"))
     assert "data.columns={query: …, passage: …, label: …}" in str(caught.value.problems[0].fix)
     task_of(run).check(lab.run("data.columns={passage: answer}"), split(run)[0])

@@ -55,20 +55,35 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def read_json(source: Source) -> Iterator[Found]:
-    """The items of an array, or of the only list in a mapping; a mapping without one is one row."""
+    """The items of an array, or of the only list in a mapping; a mapping without one is one row. An article of SQuAD's is its questions."""
     text, broken = source.text()
     if isinstance(text, Problem):
         yield 1, text
         return
     row = 0
     try:
-        for row, (value, part) in enumerate(_items(text), 1):
-            yield row, _row(source, value, part, row_number=row)
+        for value, part in _items(text):
+            for one in _questions(_row(source, value, part, row_number=row + 1)):
+                row += 1
+                yield row, one
     except (ValueError, RecursionError) as error:
         if broken is None:
             yield row + 1, _not_json(source, text, error, 1)
     if broken:
         raise broken
+
+
+def _questions(row: Row | Problem) -> Iterator[Row | Problem]:
+    """The questions of an article, as SQuAD's own files hold them (`paragraphs`, with `qas`), each with its text; any other row itself."""
+    paragraphs = row.get("paragraphs") if isinstance(row, dict) else None
+    if not isinstance(paragraphs, list) or not all(isinstance(p, dict) and isinstance(p.get("qas"), list) for p in paragraphs):
+        yield row
+        return
+    assert isinstance(row, dict)
+    about = {name: value for name, value in row.items() if name != "paragraphs"}
+    for paragraph in paragraphs:
+        shared = about | {name: value for name, value in paragraph.items() if name != "qas"}
+        yield from (shared | (asked if isinstance(asked, dict) else {"question": asked}) for asked in paragraph["qas"])
 
 
 def _items(text: str) -> Iterator[tuple[Any, str]]:
