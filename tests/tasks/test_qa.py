@@ -235,7 +235,16 @@ def test_the_best_answer_is_looked_for_in_all_windows() -> None:
         assert any(one.text == "" for one in found) == nothing
 
 
-def test_a_run_from_the_command_line_to_the_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+class Terminal(io.StringIO):
+    """What a person types."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_run_from_the_command_line_to_the_card(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An adapter learns: exact match rises; it loads in plain PEFT, and the card's code answers as `tune try` does."""
     lab = labs.answers(tmp_path, rows=160)
     assert tune(lab, "recipe=small", "launcher=inline", "trainer.num_train_epochs=8", "trainer.batch_size=16") == 0
@@ -256,6 +265,16 @@ def test_a_run_from_the_command_line_to_the_card(tmp_path: Path, capsys: pytest.
     (tmp_path / "story.txt").write_text(context, encoding="utf-8")
     assert tune(lab, "try", "small", question, "context=@story.txt") == 0
     assert "very warm" in capsys.readouterr().out
+    monkeypatch.setattr("sys.stdin", io.StringIO(context))
+    assert tune(lab, "try", "small", question) == 0
+    assert "very warm" in capsys.readouterr().out
+    monkeypatch.setattr("sys.stdin", Terminal(f"{context}\n{question}\na film\n\n"))
+    assert tune(lab, "try", "small") == 0
+    shown = capsys.readouterr().out
+    assert shown.index("very warm") < shown.index("gout")
+    monkeypatch.setattr("sys.stdin", Terminal())
+    assert tune(lab, "try", "small", question) == 2
+    assert "`context` is missing" in capsys.readouterr().err
     assert tune(lab, "try", "small", question, "context=@none.txt") == 2
     assert tune(lab, "try", "small", question, "system=x") == 2
     said_of_errors = capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from transformers import AutoTokenizer, pipeline
 from tests.lab import Lab, task_of, train, weights_of
 from tests.tasks import labs
 from tests.tasks.test_classify import tune
+from tests.tasks.test_qa import Terminal
 from tuner.data.splits import held_out, split
 from tuner.errors import GATE, TuneError
 from tuner.eval.scores import summary
@@ -151,7 +153,9 @@ def test_grades_are_measured_by_their_order(tmp_path: Path) -> None:
 
 
 @QUIET
-def test_a_run_from_the_command_line_to_the_hub_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_from_the_command_line_to_the_hub_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     lab = labs.passages(tmp_path, kind="triplet", rows=96)
     assert tune(lab, "recipe=small", "launcher=inline", "adapter=full", *LEARNING) == 0
     (folder,) = (lab.folder / "outputs" / "small").iterdir()
@@ -163,16 +167,21 @@ def test_a_run_from_the_command_line_to_the_hub_folder(tmp_path: Path, capsys: p
     assert {"modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"} <= {p.name for p in published.iterdir()}
     assert read_json(folder / "audit.json")["labels"] == {"does not fit": 288, "fits": 96}
     capsys.readouterr()
-    assert tune(lab, "try", "small", "a good", "passages=gout | day|the film", "--json") == 0
+    row = given(lab)[0]
+    query, right, texts = row["query"], row["positive"], [*row["negative"], row["positive"]]
+    assert tune(lab, "try", "small", query, f"passages={' | '.join(texts)}", "--json") == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert found[0]["passage"] == "day"
-    assert len(found) == 3
-    theirs = CrossEncoder(str(published), num_labels=1).rank("a good", ["gout", "day", "the film"], return_documents=True)
+    assert found[0]["passage"] == right
+    assert len(found) == len(texts)
+    theirs = CrossEncoder(str(published), num_labels=1).rank(query, texts, return_documents=True)
     assert [entry["passage"] for entry in found] == [entry["text"] for entry in theirs]
     assert [entry["score"] for entry in found] == pytest.approx([float(entry["score"]) for entry in theirs], abs=1e-3)
-    (tmp_path / "hits.txt").write_text("gout\nday\n", encoding="utf-8")
-    assert tune(lab, "try", "small", "a good", "passages=@hits.txt") == 0
-    assert capsys.readouterr().out.splitlines()[-2].endswith("day")
+    (tmp_path / "hits.txt").write_text("\n".join(texts), encoding="utf-8")
+    assert tune(lab, "try", "small", query, "passages=@hits.txt") == 0
+    assert capsys.readouterr().out.splitlines()[-len(texts)].endswith(right)
+    monkeypatch.setattr("sys.stdin", Terminal("\n".join([*texts, "", query, "", ""])))
+    assert tune(lab, "try", "small") == 0
+    assert re.findall(r"[01]\.\d+  (.+)", capsys.readouterr().out)[0] == right
     assert "MRR@10" in (folder / "report.html").read_text(encoding="utf-8")
 
 
