@@ -82,14 +82,7 @@ class Found:
 
 
 def read(
-    run: Run,
-    rows: Rows,
-    kinds: tuple[str, ...],
-    *,
-    holds: str = "",
-    beside: str = "label",
-    shape: RowShape = RowShape.auto,
-    asks: str = "",
+    run: Run, rows: Rows, kinds: tuple[str, ...], *, holds: str = "", beside: str = "label", shape: RowShape = RowShape.auto, asks: str = ""
 ) -> Found:
     """Rows as Examples of one of some kinds, all of the same, which hold something by a name (`text`, `image`), and what is `beside` it.
 
