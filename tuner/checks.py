@@ -24,7 +24,7 @@ from tuner.task_rules import RULES as TASK_RULES
 from tuner.trainer_rules import RULES as TRAINER_RULES
 
 Finding = tuple[str, str, str]
-METRICS = ("exact_match", "json", "bleu", "chrf", "rouge")
+METRICS = ("exact_match", "json", "tool_calls", "bleu", "chrf", "rouge")
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 

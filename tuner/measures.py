@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 LOWER_IS_BETTER = ("teacher_kl", "loss", "perplexity", "mae", "chosen_loss", "wer", "cer")
 HEADLINES = (
+    "reward",
+    "valid_call",
     "exact_match",
     "valid_json",
     "bleu",
@@ -28,6 +30,8 @@ HEADLINES = (
 
 NAMES = {
     "valid_json": "valid JSON",
+    "valid_call": "valid call",
+    "call_match": "same call",
     "bleu": "BLEU",
     "chrf": "chrF",
     "rouge1": "ROUGE-1",
@@ -44,7 +48,7 @@ NAMES = {
     "ndcg@10": "nDCG@10",
     "mrr@10": "MRR@10",
 }
-SIGNED = ("pearson", "spearman", "margin")
+SIGNED = ("pearson", "spearman", "margin", "reward")
 HUNDREDS = ("bleu", "chrf")  # between 0 and 100, as sacrebleu gives them
 
 

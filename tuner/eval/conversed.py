@@ -11,6 +11,7 @@ from tuner.data.chat import TokenRow, answer_of, tokenize
 from tuner.data.conversations import conversations
 from tuner.data.load import Rows
 from tuner.errors import GATE, TuneError
+from tuner.eval import calls
 from tuner.eval import texts as of_texts
 from tuner.eval.generate import answers
 from tuner.eval.loss import row_losses
@@ -31,7 +32,13 @@ def measured(run: Run, rows: Rows, tokenizer: PreTrainedTokenizerBase, *, limit:
     """Held-out conversations that end with an answer. Raises TuneError where there is none, or nothing of any would be measured."""
     task = run.recipe.task
     assert isinstance(task, Sft)
-    found = [e for source in conversations(run, rows) for e in source.examples if e["messages"][-1]["role"] == "assistant"][:limit]
+    found, calling = [e for source in conversations(run, rows) for e in source.examples], "tool_calls" in run.recipe.eval.metrics
+    if calling:
+        found = [e | {"messages": calls.up_to_call(e["messages"])} for e in found]
+    found = [e for e in found if e["messages"][-1]["role"] == "assistant"][:limit]
+    if calling and not any(e["tools"] for e in found):
+        fix = "name the column (`data.columns={tools: …}`), or leave `tool_calls` out of `eval.metrics`"
+        raise TuneError("`tool_calls` measures calls of functions, and no held-out row has `tools`", "eval.metrics", fix)
     if not found:
         raise TuneError("no held-out conversation ends with an assistant message", "data.eval_path", "the last message is what is measured")
     tokens = list(tokenize(found, tokenizer, task))
@@ -55,6 +62,8 @@ def score(run: Run, model: Any, pairs: Measured, tokenizer: PreTrainedTokenizerB
             texts = answers(model, tokenizer, scored, max_new_tokens=wanted.max_new_tokens, batch_size=wanted.batch_size, tick=tick)
         for row, text in zip(scored, texts, strict=True):
             row.answer, row.scores = text, score_answer(text, row.reference, wanted.metrics)
+            if "tool_calls" in wanted.metrics and row.tools:
+                row.scores |= calls.score(text, row.reference, row.tools)
         of_texts.score(scored, wanted.metrics)
     return scored
 

@@ -16,7 +16,8 @@ class Eval(Section):
     generate: bool = opt(True, affects="baseline evaluate")
     """Generate answers (greedily, with the serving path) and score them, not the loss alone."""
     metrics: list[str] = opt(factory=lambda: ["exact_match"], affects="baseline evaluate")
-    """Scores of a generated answer: `exact_match`, `json` (validity and one accuracy a field), `bleu`, `chrf`, `rouge` (1, 2, L)."""
+    """Scores of a generated answer: `exact_match`, `json` (validity and one accuracy a field), `bleu`, `chrf`, `rouge` (1, 2, L),
+    `tool_calls` (valid, and the same)."""
     max_new_tokens: int = opt(256, affects="baseline evaluate", ge=1)
     """Longest generated answer, in tokens."""
     batch_size: int = opt(32, ge=1)
