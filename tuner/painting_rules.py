@@ -10,7 +10,7 @@ from tuner.schema.data import Overlong
 from tuner.schema.debug import Noise, Overfit
 from tuner.schema.diffusion import Diffusion
 from tuner.schema.eval import Eval
-from tuner.schema.hardware import Distributed
+from tuner.schema.hardware import DeepSpeed, Fsdp
 from tuner.schema.recipe import Recipe
 from tuner.schema.trainer import PROJECTED, Choice, Precision
 
@@ -60,7 +60,7 @@ def _not_made(recipe: Recipe) -> dict[str, bool]:
         "model.run": model.run is not None,
         "model.trust_remote_code": model.trust_remote_code,
         "model.attn_implementation": model.attn_implementation is not None,
-        "hardware": isinstance(recipe.hardware, Distributed),
+        "hardware": isinstance(recipe.hardware, Fsdp | DeepSpeed),
         "debug": isinstance(recipe.debug, Overfit | Noise),  # noise is by chance in each step: no batch is learned by heart
     }
 

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from tests.lab import Lab, losses_of, task_of, train, weights_of
+from tests.lab import Lab, log_of, losses_of, task_of, train, weights_of
 from tests.tasks import painting
 from tuner import cli, worker
 from tuner.context import Run
@@ -71,7 +71,7 @@ def plain(model: Path, folder: Path, adapter: str = "lora") -> Any:
 def test_a_run_from_the_command_line_to_the_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Learns, paints before and after, and the plain pipeline paints the same; the card's lines work."""
     lab = painting.shapes(tmp_path)
-    assert tune(lab, "recipe=small", "launcher=inline", "trainer.num_train_epochs=10") == 0
+    assert tune(lab, "recipe=small", "launcher=inline", "trainer.num_train_epochs=8") == 0
     (folder,) = (lab.folder / "outputs" / "small").iterdir()
     found = read_json(folder / "metrics.json")
     assert found["tuned"]["loss"] < 0.95 * found["base"]["loss"]
@@ -131,7 +131,7 @@ def test_every_kind_learns_and_loads_in_the_plain_pipeline(model: Callable[[], P
     lab = painting.shapes(tmp_path, model())
     run = lab.run(
         f"adapter={adapter}",
-        "trainer.num_train_epochs=6",
+        "trainer.num_train_epochs=4",
         "trainer.save_steps=0",
         f"trainer.learning_rate={rate}",
         "task.samples=1",
@@ -145,7 +145,7 @@ def test_every_kind_learns_and_loads_in_the_plain_pipeline(model: Callable[[], P
     tuned = task.load(run, tuned=run.folder)
     assert task.probe(run, tuned) == pytest.approx(result["probe_loss"], rel=1e-4)
     after = summary(task.score(run, tuned, held_out(run)), task.formulas(run))["loss"]
-    assert after < 0.98 * before
+    assert after < 0.985 * before
     end = {name.replace("base_layer.", ""): p for name, p in tuned.named_parameters() if "lora" not in name}
     moved = {name for name, p in start.items() if not torch.equal(p, end[name])}
     assert moved == set() if adapter == "lora" else len(moved) > 0.9 * len(start)
@@ -186,7 +186,7 @@ def test_the_loss_is_that_of_diffusers_schedulers(kind: str, tmp_path: Path) -> 
     run, rows, batch = prepared(lab, "task.caption_dropout=0", "task.resolution=32")
     wanted, model = learned(run, rows), Watched().train()
     clean, scheduler = batch["latents"][:, 0], wanted.scheduler
-    torch.manual_seed(3)
+    wanted.step = 3
     losses = wanted.losses(model, batch)
     (given,) = model.given
     time, noisy = given["timestep"], given.get("sample", given.get("hidden_states"))
@@ -211,7 +211,6 @@ def test_the_loss_is_that_of_diffusers_schedulers(kind: str, tmp_path: Path) -> 
     assert torch.allclose(losses, target.square().mean((1, 2, 3)), rtol=1e-3)
     if kind not in models:
         wanted.gamma = 5.0
-        torch.manual_seed(3)
         ratio = (signal / (1 - signal)).flatten()
         weight = ratio.clamp(max=5) / (ratio if kind == "epsilon" else ratio + 1)
         assert torch.allclose(wanted.losses(model, batch), losses * weight, rtol=1e-4)
@@ -227,7 +226,13 @@ def test_measuring_is_the_same_each_time_and_whatever_stands_beside_a_row(tmp_pa
         [wanted.losses(model, collate([rows[index]]) | {"latents": batch["latents"][index : index + 1]}) for index in range(8)]
     )
     assert torch.allclose(whole, alone)
-    assert not torch.equal(wanted.losses(model.train(), batch), wanted.losses(model, batch))
+    trained = []
+    for step in (1, 1, 2):
+        wanted.step = step
+        trained.append(wanted.losses(model.train(), batch))
+    assert torch.equal(trained[0], trained[1]), "what a step draws hangs on nothing but the step"
+    assert not torch.equal(trained[0], trained[2])
+    assert not torch.equal(trained[0], whole)
 
 
 @pytest.mark.parametrize("model", [painting.sd, painting.sdxl])
@@ -236,7 +241,6 @@ def test_what_is_left_out_is_what_guidance_is_away_from(model: Callable[[], Path
     run, rows, batch = prepared(painting.shapes(tmp_path, model()), "task.caption_dropout=0.5")
     watched = Watched().train()
     wanted = learned(run, rows)
-    torch.manual_seed(0)
     wanted.losses(watched, batch)
     said = watched.given[0]["encoder_hidden_states"]
     none = torch.from_numpy(rows.prompts[0].astype(np.float32))
@@ -275,13 +279,43 @@ def test_a_training_that_was_killed_goes_on_with_the_same_losses(tmp_path: Path)
     options = ("trainer.max_steps=6", "trainer.save_steps=2", "adapter.lora_dropout=0.1", "trainer.eval_steps=3")
     run = lab.run(*options)
     train(run)
-    whole, weights = losses_of(run.folder), (run.folder / LORA_FILE).read_bytes()
+    whole, weights = losses_of(run.folder), weights_of(run.folder, LORA_FILE)
     shutil.rmtree(run.folder / "checkpoints" / "checkpoint-6")
     (run.folder / LORA_FILE).unlink()
     train(lab.run(*options))
     assert any("going on from step 4 of 6" in told for told in lab.told)
     assert losses_of(run.folder) == whole
-    assert (run.folder / LORA_FILE).read_bytes() == weights
+    again = weights_of(run.folder, LORA_FILE)
+    assert again.keys() == weights.keys()
+    assert all(torch.equal(again[name], value) for name, value in weights.items())
+
+
+def test_a_cut_batch_learns_the_same(tmp_path: Path) -> None:
+    """Whatever passes at once, the losses are those of the whole batch."""
+    lab, found = painting.shapes(tmp_path), []
+    for micro in ("8", "2"):
+        run = lab.run(f"hardware.micro_batch_size={micro}", f"name=by{micro}", *SHORT)
+        train(run)
+        found.append(losses_of(run.folder))
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_two_processes_learn_as_one(tmp_path: Path) -> None:
+    """20 rows, 8 a step: the last step of an epoch has 4, and half of its places are blank."""
+    lab = painting.shapes(tmp_path, rows=20)
+    fixed = ("trainer.num_train_epochs=2", "trainer.save_steps=0", "trainer.eval_steps=3", "eval.enabled=false", "hub=none")
+    one = lab.run(*fixed, "name=one")
+    train(one)
+    plan = lab.write_plan(
+        *fixed, "hardware=ddp", "hardware.device=cpu", "hardware.num_processes=2", "hardware.micro_batch_size=2", "name=two"
+    )
+    worker = lab.start(plan)
+    output, _ = worker.communicate(timeout=240)
+    assert worker.returncode == 0, output
+    curves = [[tuple(e[k] for k in ("loss", "eval_loss") if k in e) for e in log_of(f)] for f in (one.folder, plan.parent.parent)]
+    assert len(curves[0]) == len(curves[1]) == 6 + 2
+    assert [value for (value,) in curves[0]] == pytest.approx([value for (value,) in curves[1]], rel=1e-4)
 
 
 def captions(lab: Lab, *overrides: str) -> list[str]:
@@ -382,7 +416,8 @@ def test_what_does_not_fit_the_model_is_said(tmp_path: Path) -> None:
         "data.system=Paint",
         "model.attn_implementation=sdpa",
         "model.trust_remote_code=true",
-        "hardware=ddp",
+        "hardware=fsdp",
+        "hardware=deepspeed",
         "debug=overfit",
         "debug=noise",
     ],
@@ -400,7 +435,7 @@ def test_samples_are_what_the_keys_say(tmp_path: Path) -> None:
     lab = painting.shapes(tmp_path)
 
     def made(*overrides: str) -> list[Any]:
-        run = lab.run(*overrides)
+        run = lab.run(*overrides, "eval.limit=2")
         task_of(run).score(run, task_of(run).load(run), held_out(run))
         return [pixels(path) for path in sorted(run.stage_folder("baseline").glob("sample-*.png"))]
 

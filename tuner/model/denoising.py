@@ -1,7 +1,8 @@
 """What a diffusion model learns: `Denoising(parts, scheduler, …).objective(…)`: the noise on an image, its velocity, or a flow.
 
-Everything by chance of a row (noise, its level, whether the caption is left out) is drawn from a number and the row's own: the number is
-PyTorch's chance in training, and always the same when measuring, where each row is looked at on several levels.
+Everything by chance of a row (noise, its level, whether the caption is left out) is drawn from its number and the step's in training: it is
+the same however the batch is cut, over whatever processes, and after a resume. When measuring, each row is looked at on several levels,
+always the same.
 """
 
 from __future__ import annotations
@@ -22,10 +23,16 @@ LEVELS = 4  # noise levels on which a row is measured, evenly spread: a single o
 
 
 class Denoising:
-    """Mean squared error of what is taken away, row by row. `empty`: what the text encoders say of no caption, by name."""
+    """Mean squared error of what is taken away, row by row. `empty`: what the text encoders say of no caption, by name.
 
-    def __init__(self, parts: Parts, scheduler: Any, *, empty: Mapping[str, Tensor], dropout: float = 0.0, gamma: float | None = None):
+    `step` is the optimizer step at hand, which whoever trains sets.
+    """
+
+    def __init__(
+        self, parts: Parts, scheduler: Any, *, empty: Mapping[str, Tensor], dropout: float = 0.0, gamma: float | None = None, seed: int = 0
+    ) -> None:
         self.parts, self.scheduler, self.empty, self.dropout, self.gamma = parts, scheduler, empty, dropout, gamma
+        self.seed, self.step = seed, 0
         self.steps = int(scheduler.config.num_train_timesteps)
         self.kind = "flow" if parts.flow else str(scheduler.config.prediction_type)
 
@@ -41,12 +48,13 @@ class Denoising:
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
         """Of each row [rows]: in training on one noise level by chance; else the mean over LEVELS, always the same."""
         if model.training:
-            return self._once(model, batch, seed=int(torch.randint(2**31, ())), level=None)
-        return torch.stack([self._once(model, batch, seed=0, level=level) for level in range(LEVELS)]).mean(0)
+            return self._once(model, batch, level=None)
+        return torch.stack([self._once(model, batch, level=level) for level in range(LEVELS)]).mean(0)
 
-    def _once(self, model: nn.Module, batch: Batch, *, seed: int, level: int | None) -> Tensor:
+    def _once(self, model: nn.Module, batch: Batch, *, level: int | None) -> Tensor:
         mean, spread = batch["latents"].unbind(1)
-        drawn = [_drawn(seed if level is None else level, int(row), mean.shape[1:]) for row in batch["row"]]
+        known = (1, self.seed, self.step) if level is None else (0, level)
+        drawn = [_drawn((*known, int(row)), mean.shape[1:]) for row in batch["row"]]
         noise, within = (torch.from_numpy(np.stack([d[n] for d in drawn])).to(mean.device) for n in (0, 1))
         chance = torch.tensor([d[2] for d in drawn], device=mean.device)  # uniform, normal, uniform [rows, 3]
         if level is not None:
@@ -111,9 +119,9 @@ def _where(out: Tensor, empty: Tensor, given: Tensor) -> Tensor:
     return torch.where(out.reshape(-1, *[1] * (given.ndim - 1)), empty.to(given.device, given.dtype), given)
 
 
-def _drawn(seed: int, row: int, shape: Any) -> tuple[Any, Any, list[float]]:
+def _drawn(known: tuple[int, ...], shape: Any) -> tuple[Any, Any, list[float]]:
     """Noise, noise within what the autoencoder says, and three numbers by chance."""
-    chance = np.random.default_rng((seed, row))
+    chance = np.random.default_rng(known)
     noise, within = chance.standard_normal((2, *shape), np.float32)
     return noise, within, [chance.random(), chance.standard_normal(), chance.random()]
 

@@ -27,7 +27,7 @@ from tuner.model.load import DTYPES
 from tuner.schema.adapter import Full
 from tuner.train import encoders, painting
 from tuner.train.make import make_trainer, validation
-from tuner.train.painting import Encoded, caption, encode, learned, parts, read, side, task_of
+from tuner.train.painting import Encoded, Steps, caption, encode, learned, parts, read, side, task_of
 from tuner.train.possible import possible_here
 
 __all__ = ["check", "formulas", "load", "possible", "prepare", "probe", "save", "score", "show", "trainer"]
@@ -113,9 +113,10 @@ def trainer(run: Run, model: nn.Module, args: TrainingArguments, prepared: Path,
             encode(run, held_out(run), folder)
         return PaintedRows(folder)
 
+    wanted = learned(run, rows)
     nothing: Any = None  # there is no tokenizer that a checkpoint would need
     options: dict[str, Any] = {"rows": rows, "eval_rows": validation(run, written), "tokenizer": nothing}
-    return make_trainer(run, model, args, callbacks, objective=learned(run, rows).objective(rows), **options)
+    return make_trainer(run, model, args, [*callbacks, Steps(wanted)], objective=wanted.objective(rows), **options)
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from tuner.context import Run
 from tuner.data import images, labelled
@@ -175,4 +176,15 @@ def learned(run: Run, rows: PaintedRows) -> Denoising:
     """What is learned of prepared rows."""
     task, known = task_of(run), parts(run)
     empty = {"prompt": torch.from_numpy(rows.prompts[0].astype(np.float32)), "pooled": torch.from_numpy(rows.pooled[0].astype(np.float32))}
-    return Denoising(known, known.scheduler(), empty=empty, dropout=task.caption_dropout, gamma=task.snr_gamma)
+    return Denoising(known, known.scheduler(), empty=empty, dropout=task.caption_dropout, gamma=task.snr_gamma, seed=run.recipe.seed)
+
+
+class Steps(TrainerCallback):
+    """Tells what is learned which step it is: what is drawn by chance hangs on it."""
+
+    def __init__(self, learned: Denoising) -> None:
+        self.learned = learned
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Before its first pass."""
+        self.learned.step = state.global_step
