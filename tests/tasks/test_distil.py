@@ -272,7 +272,8 @@ def test_what_cannot_teach_is_refused(overrides: list[str], what: str, tmp_path:
         lab_of(tmp_path).plan(*overrides)
 
 
-def test_a_finished_run_can_teach(tmp_path: Path) -> None:
+def test_a_finished_run_can_teach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNER_CACHE", str(tmp_path / "cache"))
     lab = lab_of(tmp_path)
     taught = lab.run("task=sft", "name=taught", "trainer.max_steps=3")
     train(taught)
