@@ -1,4 +1,4 @@
-"""Projects for tests of models that see and write: `lab = seeing.colours(folder)` over a tiny LLaVA; `seeing.idefics()` is another one."""
+"""Projects for tests of models that see and write: `lab = seeing.colours(folder)` over a tiny LLaVA, or Idefics3, Gemma 3, Qwen2.5-VL."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ from PIL import Image
 from tokenizers import AddedToken
 from transformers import (
     CLIPVisionConfig,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    Gemma3ImageProcessorPil,
+    Gemma3Processor,
     Idefics3Config,
     Idefics3ForConditionalGeneration,
     Idefics3ImageProcessorPil,
@@ -24,6 +28,7 @@ from transformers import (
     LlavaImageProcessorPil,
     LlavaProcessor,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLProcessor,
@@ -126,6 +131,32 @@ def idefics() -> Path:
         dtype="float32",
     )
     Idefics3ForConditionalGeneration(config).save_pretrained(folder)
+    return folder
+
+
+@cache
+def gemma() -> Path:
+    """A tiny Gemma 3, in whose texts another mark stands for an image than the tokens that it takes."""
+    folder = Path(mkdtemp(prefix="gemma-"))
+    names = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
+    tokenizer_with(*names.values()).save_pretrained(folder)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, extra_special_tokens=names)
+    images = Gemma3ImageProcessorPil(size={"height": 16, "width": 16})
+    template = TEMPLATE.replace("<image>", "<start_of_image>")
+    Gemma3Processor(images, tokenizer, chat_template=template, image_seq_length=4).save_pretrained(folder)
+    ids = {name: tokenizer.convert_tokens_to_ids(mark) for name, mark in names.items()}
+    set_seed(0)
+    config = Gemma3Config(
+        text_config={k: v for k, v in LANGUAGE.items() if "tie" not in k}
+        | {"vocab_size": len(tokenizer), "head_dim": 8, "sliding_window": 64},
+        vision_config=VISION | {"vision_use_head": False},
+        mm_tokens_per_image=4,
+        boi_token_index=ids["boi_token"],
+        eoi_token_index=ids["eoi_token"],
+        image_token_index=ids["image_token"],
+        dtype="float32",
+    )
+    Gemma3ForConditionalGeneration(config).save_pretrained(folder)
     return folder
 
 

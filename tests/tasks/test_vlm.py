@@ -92,7 +92,7 @@ def test_a_run_from_the_command_line_to_the_card(tmp_path: Path, capsys: pytest.
     assert "48 rows to train, 12 held out" in " ".join(capsys.readouterr().out.split())
 
 
-@pytest.mark.parametrize("model", [seeing.llava, seeing.idefics], ids=["llava", "idefics3"])
+@pytest.mark.parametrize("model", [seeing.llava, seeing.idefics, seeing.gemma], ids=["llava", "idefics3", "gemma3"])
 def test_lora_is_on_the_language_model_and_loads_in_plain_peft(model: Any, tmp_path: Path) -> None:
     lab = seeing.colours(tmp_path, rows=16, held_out=4, model=model())
     run = lab.run("trainer.max_steps=4", "trainer.save_steps=0")
@@ -107,6 +107,9 @@ def test_lora_is_on_the_language_model_and_loads_in_plain_peft(model: Any, tmp_p
     with torch.no_grad():
         assert torch.allclose(plain(**inputs).logits, ours(**inputs).logits, atol=1e-6)
         assert not torch.allclose(plain(**inputs).logits, task_of(run).load(run)(**inputs).logits, atol=1e-4)
+    shown = task_of(run).show(run, split(run)[0], 0)["segments"]
+    assert [part["text"] for part in shown if part["trained"]] == ["red<|im_end|>"]
+    assert len(shown[0]["text"]) < 150, "an image's tokens are not listed one by one"
 
 
 def test_what_sees_is_trained_where_it_is_asked_for(tmp_path: Path) -> None:

@@ -68,10 +68,10 @@ class Seeing:
         return text, (ids[:most], (trained & ~seen)[:most]), len(ids) > most
 
     def shortened(self, segments: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Runs of an image's marks as one of them, with their number."""
-        mark = re.compile(f"(?:{re.escape(self.processor.image_token)}){{2,}}")
-        size = len(self.processor.image_token)
-        return [s | {"text": mark.sub(lambda m: f"{self.processor.image_token}×{len(m[0]) // size}", s["text"])} for s in segments]
+        """Runs of a mark, as an image has them, as one of it and their number."""
+        marks = sorted({*self.processor.tokenizer.get_added_vocab(), self.processor.image_token}, key=len, reverse=True)
+        runs = re.compile(f"({'|'.join(map(re.escape, marks))})\\1+")
+        return [s | {"text": runs.sub(lambda m: f"{m[1]}×{len(m[0]) // len(m[1])}", s["text"])} for s in segments]
 
 
 def _moved(place: int, replaced: list[dict[str, Any]]) -> int:
