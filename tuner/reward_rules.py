@@ -9,6 +9,7 @@ from tuner.errors import nearest
 from tuner.registry import kinds
 from tuner.schema.adapter import MOVES_THE_BASE, Full, Lora
 from tuner.schema.beyond_lora import Virtual
+from tuner.schema.debug import Fast
 from tuner.schema.hardware import DeepSpeed, Fsdp
 from tuner.schema.recipe import Recipe
 from tuner.schema.rewarded import NEEDS, REWARDS, OnlineDpo, Rewarded
@@ -36,7 +37,8 @@ def rewarding(recipe: Recipe) -> Iterator[Finding]:
         yield "task.pattern", f"`task.pattern` is no regular expression: {task.pattern!r}", "mend it"
     why = "it samples its own answers"
     fixes = {"eval.max_new_tokens": "set `task.max_completion_length`"}
-    keys = (*ROWS, "trainer.label_smoothing_factor", "trainer.eval_steps", "eval.metrics", "eval.max_new_tokens", "eval.generate", "debug")
+    keys = [*ROWS, "trainer.label_smoothing_factor", "trainer.eval_steps", "eval.metrics", "eval.generate", "debug"]
+    keys += [] if isinstance(recipe.debug, Fast) else ["eval.max_new_tokens"]  # it sets both
     yield from useless(recipe, why, *keys, fixes=fixes)
     yield from _compared(recipe, task)
 

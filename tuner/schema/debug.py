@@ -72,6 +72,7 @@ class Fast(Mode):
             "trainer.eval_steps": lambda now: min(now, self.steps),
             "eval.limit": self.rows,
             "eval.max_new_tokens": 16,
+            "task.max_completion_length": lambda now: min(now, 16),
             "eval.bootstrap_samples": 100,
         }
         return few | {"trainer.save_steps": 1, "trainer.logging_steps": 1, "hub.repo_id": None}

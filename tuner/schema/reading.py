@@ -58,12 +58,22 @@ class Reading:
         return layer.document.path.parent if layer and layer.document else None
 
     def where(self, key: str) -> str:
-        """The origin as an error names it: the override itself when it stood on the command line."""
+        """The origin as an error names it: the override itself when it stood on the command line; of a section its option."""
+        if key in self.choices and (chosen := self._chosen(key)):
+            return chosen
         for layer in reversed(self.layers):
             if contains(layer.data, key):
                 typed = [line for name, line in layer.lines.items() if f"{key}.".startswith(f"{name}.") or name.startswith(f"{key}.")]
                 return typed[-1] if typed else self.origin(key)
         return f"{next(iter(self.recipes.values())).where('')} (default of {key})" if self.recipes else key
+
+    def _chosen(self, group: str) -> str:
+        """Where a section's option was chosen; empty where it is the default."""
+        if typed := [override for override in self.overrides if override.partition("=")[0] == group]:
+            return typed[-1]
+        lists = ((document, document.data.get("defaults")) for document in self.recipes.values())
+        named = [d for d, items in lists if isinstance(items, list) and any(isinstance(i, dict) and group in i for i in items)]
+        return named[0].where("defaults") if named else ""
 
 
 def contains(data: dict[str, Any], key: str) -> bool:

@@ -1,0 +1,36 @@
+"""Every task composes with `debug=fast`, which shortens what each has; and an option that does not fit is told where it was chosen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tuner.checks import RULES
+from tuner.errors import TuneError
+from tuner.schema.compose import compose
+from tuner.schema.documents import list_options
+
+NEEDED = dict.fromkeys(("grpo", "rloo", "online_dpo"), ("task.rewards={numeric:1}",)) | {"distil": ("task.teacher=org/teacher",)}
+
+
+@pytest.mark.parametrize("task", list_options("task"))
+def test_a_task_is_tried_fast(task: str, project: Path) -> None:
+    overrides = ["debug=fast", "model.id=org/name", "data.path=train.jsonl", "data.eval_path=eval.jsonl", "eval.metrics=[exact_match]"]
+    recipe = compose("./mine.yaml", [f"task={task}", *overrides, *NEEDED.get(task, ())], rules=RULES).recipe
+    assert recipe.trainer.max_steps == 3
+    assert getattr(recipe.task, "max_completion_length", 16) <= 16
+
+
+@pytest.mark.parametrize("option", ["hardware=fsdp", "debug=lr"])
+def test_an_option_is_told_where_it_was_chosen(option: str, project: Path) -> None:
+    overrides = ["task=grpo", "task.rewards={numeric:1}", "eval.metrics=[exact_match]"]
+    with pytest.raises(TuneError) as typed:
+        compose("./mine.yaml", [*overrides, option], rules=RULES)
+    assert option in [problem.where for problem in typed.value.problems]
+    mine = "{task: grpo}, {" + option.replace("=", ": ") + "}"
+    rows = "data: {path: train.jsonl, eval_path: eval.jsonl}\n"
+    (project / "other.yaml").write_text(f"# other — a test\ndefaults: [{mine}]\nmodel: {{id: org/name}}\n{rows}", encoding="utf-8")
+    with pytest.raises(TuneError) as written:
+        compose("./other.yaml", overrides, rules=RULES)
+    assert any(problem.where.endswith("other.yaml:2") for problem in written.value.problems)
