@@ -15,6 +15,7 @@ PACKAGES = (
     "torch",
     "transformers",
     "peft",
+    "diffusers",
     "trl",
     "datasets",
     "accelerate",

@@ -6,6 +6,7 @@ A pipeline is a folder a part, listed in model_index.json. The part that is trai
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ def diffusers() -> Any:
         found: Any = load("diffusers")
     except ImportError as error:
         raise TuneError("images are painted with diffusers", "task", "pip install 'tuner[diffusion]'", code=ENVIRONMENT) from error
+    warnings.filterwarnings("ignore", message=".*local_dir_use_symlinks")  # what diffusers 0.42 hands to huggingface_hub 2
     found.utils.logging.set_verbosity_error()
     found.utils.logging.disable_progress_bar()
     return found
