@@ -103,6 +103,9 @@ def test_a_run_from_the_command_line_to_the_card(tmp_path: Path, capsys: pytest.
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "Reward of sampled answers" in page
     assert "1 × early" in page
+    assert "reward 0" in page
+    assert "differs" not in page
+    assert "Lower is better" not in page + (folder / "README.md").read_text()
     assert "8 answers of the model's own to each were compared by their rewards (1 × early)" in (folder / "README.md").read_text()
     run = lab.run()
     shown = task_of(run).show(run, split(run)[0], 0)

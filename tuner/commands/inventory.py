@@ -13,12 +13,11 @@ from typing import Any
 
 from tuner.commands.request import Request
 from tuner.errors import TuneError
+from tuner.measures import HEADLINES
 from tuner.plan import SHARED, Plan, read_plan
 from tuner.runs import find_run, in_use, is_done, read_json
 from tuner.schema.recipe import Recipe
 from tuner.state import state_of
-
-HEADLINES = ("exact_match", "loss")  # the first that was measured stands for a run
 
 
 @dataclass(frozen=True, kw_only=True)

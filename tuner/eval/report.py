@@ -60,7 +60,6 @@ def write_report(folder: Path) -> Path:
         "tally": tally(run),
         "sample": sample(run.audit),
         "labels": taught(run.audit).partition(": ")[2] if "labels" in run.audit else "",
-        "lower": run.lower_is_better,
         "histogram": svg.histogram(bars(run.data)),
         "resolved": yaml.safe_dump(nested(run.public_values()), sort_keys=False, allow_unicode=True),
         "environment": list(environment(run.environment)),
@@ -89,8 +88,8 @@ def bars(data: dict[str, Any]) -> list[tuple[int, int]]:
 
 def looked(folder: Path) -> dict[str, Any]:
     """What `debug=lr`, `noise` or `profile` found, if the run was such a look."""
-    files = [folder / name for name in ("lr_finder.json", "noise.json", "profile/summary.json")]
-    return {key: value for path in files if path.is_file() for key, value in read_json(path).items()}
+    paths = (folder / name for name in ("lr_finder.json", "noise.json", "profile/summary.json"))
+    return dict(pair for path in paths if path.is_file() for pair in read_json(path).items())
 
 
 def examples(run: Results) -> list[dict[str, Any]]:
@@ -109,7 +108,16 @@ def examples(run: Results) -> list[dict[str, Any]]:
             question, image = asked["content"], str(asked.get("image") or "")
             image = image if image.startswith(PICTURE) else ""
             answers = {who: answer(row[who], row["reference"]) for who in ("reference", "base", "tuned") if row.get(who) is not None}
-            found.append({"index": row.get("index", index), "question": shorten(str(question)), "image": image, "answers": answers})
+            rewards = {who: s["reward"] for who in ("base", "tuned") if "reward" in (s := row.get(f"{who}_scores") or {})}
+            found.append(
+                {
+                    "index": row.get("index", index),
+                    "question": shorten(str(question)),
+                    "image": image,
+                    "answers": answers,
+                    "rewards": rewards,
+                }
+            )
     return found
 
 
