@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from tuner.schema.adapter import Bias, Full, Init, Lora, QLora
 from tuner.schema.base import default_of
 from tuner.schema.data import Overlong
-from tuner.schema.debug import Noise, Overfit
+from tuner.schema.debug import Overfit
 from tuner.schema.diffusion import Diffusion
 from tuner.schema.eval import Eval
 from tuner.schema.hardware import DeepSpeed, Fsdp
@@ -61,7 +61,7 @@ def _not_made(recipe: Recipe) -> dict[str, bool]:
         "model.trust_remote_code": model.trust_remote_code,
         "model.attn_implementation": model.attn_implementation is not None,
         "hardware": isinstance(recipe.hardware, Fsdp | DeepSpeed),
-        "debug": isinstance(recipe.debug, Overfit | Noise),  # noise is by chance in each step: no batch is learned by heart
+        "debug": isinstance(recipe.debug, Overfit),  # noise is by chance in each step: no batch is learned by heart
     }
 
 

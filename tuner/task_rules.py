@@ -9,7 +9,7 @@ from tuner.schema.adapter import Full, Init, Lora
 from tuner.schema.base import default_of
 from tuner.schema.beyond_lora import Virtual
 from tuner.schema.data import Overlong
-from tuner.schema.debug import Overfit
+from tuner.schema.debug import Noise, Overfit
 from tuner.schema.distil import Distil
 from tuner.schema.eval import Eval
 from tuner.schema.hardware import DeepSpeed
@@ -24,6 +24,7 @@ from tuner.schema.vision import Vlm
 
 Finding = tuple[str, str, str]
 ROWS = ("trainer.torch_compile", "data.streaming", "hardware.devices_per_row", "data.overlong")  # how rows are laid for models that write
+NEXT_TOKEN = ("sft", "pretrain")
 CHAT = ("data.system", "model.chat_template")
 
 
@@ -189,4 +190,11 @@ def distilling(recipe: Recipe) -> Iterator[Finding]:
         yield "hardware.zero_stage", "under ZeRO-3 the teacher's weights would be cut too, and gathered by nobody", "use `hardware=fsdp`"
 
 
-RULES = (distilling, pretraining, packing, labels, of_encoders, preferring, writing, seeing, embedding, asking)
+def looking(recipe: Recipe) -> Iterator[Finding]:
+    """What one look is made for."""
+    if isinstance(recipe.debug, Noise) and recipe.task.kind not in NEXT_TOKEN:
+        what = f"`debug=noise` counts the tokens that a loss is the mean of, and that of `task={recipe.task.kind}` is of other things"
+        yield "debug", what, f"it is for {' and '.join(NEXT_TOKEN)}: choose `trainer.batch_size` by trying"
+
+
+RULES = (looking, distilling, pretraining, packing, labels, of_encoders, preferring, writing, seeing, embedding, asking)

@@ -22,6 +22,14 @@ def test_a_task_is_tried_fast(task: str, project: Path) -> None:
     assert getattr(recipe.task, "max_completion_length", 16) <= 16
 
 
+@pytest.mark.parametrize("task", ["classify", "dpo", "distil", "diffusion", "embed"])
+def test_gradient_noise_is_measured_of_next_tokens(task: str, project: Path) -> None:
+    overrides = [f"task={task}", "debug=noise", "eval.metrics=[exact_match]", *NEEDED.get(task, ())]
+    with pytest.raises(TuneError) as told:
+        compose("./mine.yaml", overrides, rules=RULES)
+    assert any("`debug=noise` counts the tokens" in problem.what for problem in told.value.problems)
+
+
 @pytest.mark.parametrize("option", ["hardware=fsdp", "debug=lr"])
 def test_an_option_is_told_where_it_was_chosen(option: str, project: Path) -> None:
     overrides = ["task=grpo", "task.rewards={numeric:1}", "eval.metrics=[exact_match]"]
