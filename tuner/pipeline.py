@@ -31,6 +31,7 @@ from tuner.summary import summarise
 from tuner.tasks import Task
 from tuner.train.callbacks import Interrupted
 from tuner.train.fit import fit
+from tuner.train.possible import has_places
 from tuner.train.ranks import over_ranks
 from tuner.train.tracking import trackers_ready
 
@@ -87,7 +88,10 @@ def prepare_stage(run: Run, task: Task) -> dict[str, Any]:
     train, _ = split(run)
     folder = run.stage_folder("prepare")
     task.prepare(run, train, folder)
-    write_json(folder / "data.json", read_json(folder / "data.json") | facts(run))
+    about = read_json(folder / "data.json") | facts(run)
+    if length := about["train"].get("length"):
+        has_places(run, length["max"])
+    write_json(folder / "data.json", about)
     found = read_json(folder / "audit.json")
     return {"rows": found["rows"], "tokens": found["tokens"], "files": [p for p in folder.iterdir() if p.suffix in (".npy", ".json")]}
 

@@ -419,7 +419,6 @@ def test_what_does_not_fit_the_model_is_said(tmp_path: Path) -> None:
         "hardware=fsdp",
         "hardware=deepspeed",
         "debug=overfit",
-        "debug=noise",
     ],
 )
 def test_what_it_has_no_use_for_is_refused(override: str, tmp_path: Path) -> None:

@@ -1,0 +1,60 @@
+"""Named entities with Transformers and PEFT: `python tag.py MODEL ROWS OUT longest BATCH RATE`."""
+
+import json
+import sys
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig, get_peft_model
+from seqeval.metrics import f1_score
+from transformers import AutoModelForTokenClassification, AutoTokenizer, DataCollatorForTokenClassification, Trainer, TrainingArguments
+
+model, rows, out, _, batch, rate = sys.argv[1:]
+with open(rows, encoding="utf-8") as stream:
+    found = json.load(stream)
+names = found["labels"]
+tokenizer = AutoTokenizer.from_pretrained(model)
+
+
+def coded(examples):  # type: ignore[no-untyped-def]
+    made = tokenizer(examples["tokens"], truncation=True, max_length=256, is_split_into_words=True)
+    made["labels"] = []
+    for index, tags in enumerate(examples["tags"]):
+        words, before, labels = made.word_ids(index), None, []
+        for word in words:
+            labels.append(-100 if word is None or word == before else names.index(tags[word]))
+            before = word
+        made["labels"].append(labels)
+    return made
+
+
+def score(predicted):  # type: ignore[no-untyped-def]
+    pairs = list(zip(predicted.predictions.argmax(2), predicted.label_ids, strict=True))
+    said = [[names[a] for a, b in zip(p, q, strict=True) if b != -100] for p, q in pairs]
+    wanted = [[names[b] for b in q if b != -100] for _, q in pairs]
+    return {"score": float(f1_score(wanted, said))}
+
+
+sets = {n: Dataset.from_list(part).map(coded, batched=True, remove_columns=["tokens", "tags"]) for n, part in found["rows"].items()}
+torch.manual_seed(0)
+base = AutoModelForTokenClassification.from_pretrained(model, num_labels=len(names), dtype=torch.float32)
+net = get_peft_model(base, LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="TOKEN_CLS"))
+args = TrainingArguments(
+    output_dir=out,
+    per_device_train_batch_size=int(batch),
+    per_device_eval_batch_size=int(batch),
+    num_train_epochs=1,
+    learning_rate=float(rate),
+    lr_scheduler_type="cosine",
+    warmup_steps=2,
+    logging_steps=1,
+    save_strategy="no",
+    report_to=[],
+    use_cpu=True,
+    seed=0,
+    disable_tqdm=True,
+)
+parts = {"train_dataset": sets["train"], "eval_dataset": sets["dev"], "data_collator": DataCollatorForTokenClassification(tokenizer)}
+trainer = Trainer(net, args, compute_metrics=score, **parts)
+took = trainer.train().metrics["train_runtime"]
+print("FOUND", json.dumps({"seconds": took, "score": trainer.evaluate()["eval_score"]}))
