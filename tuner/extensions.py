@@ -17,6 +17,7 @@ from tuner.errors import TuneError
 from tuner.registry import Origin, comes_from, forget, kinds, load_extensions, origin
 from tuner.schema.base import Section
 from tuner.schema.recipe import Recipe
+from tuner.schema.rewarded import Rewarded
 from tuner.schema.transforms.reading import name_of
 
 
@@ -45,6 +46,8 @@ def used(recipe: Recipe) -> dict[str, Origin]:
     """What a recipe uses that we do not ship: {"transforms.shout": its origin, "adapter": …}."""
     steps = [*recipe.data.transforms, *(step for source in recipe.data.mix.values() for step in source.transforms)]
     found = {f"transforms.{name}": kinds("transform").get(name) for name in map(name_of, steps)}
+    if isinstance(recipe.task, Rewarded):
+        found |= {f"rewards.{name}": kinds("reward").get(name) for name in recipe.task.rewards}
     sections = {spec.name: getattr(recipe, spec.name) for spec in dataclasses.fields(recipe)}
     found |= {name: type(value) for name, value in sections.items() if isinstance(value, Section)}
     return {name: source for name, cls in found.items() if cls is not None and (source := origin(cls))}
@@ -66,7 +69,9 @@ def _read(path: Path) -> tuple[Path, bytes]:
 def _load(path: Path, content: bytes) -> Origin:
     name = f"tuner_own_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
     source = Origin(name=path.name, identity=hashlib.sha256(content).hexdigest(), path=str(path))
-    if any(cls.__module__ == name and origin(cls) == source for cls in kinds("transform").values()):  # read already, in this process
+    if any(
+        cls.__module__ == name and origin(cls) == source for cls in [*kinds("transform").values(), *kinds("reward").values()]
+    ):  # read already, in this process
         return source
     forget(name)
     module = ModuleType(name, f"{path}")

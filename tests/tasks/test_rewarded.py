@@ -113,6 +113,15 @@ def test_a_run_from_the_command_line_to_the_card(tmp_path: Path, capsys: pytest.
     assert not any(part["trained"] for part in shown["segments"])
 
 
+def test_a_worker_knows_a_reward_of_ones_own(tmp_path: Path) -> None:
+    lab = lab_of(tmp_path)
+    wanted = ("recipe=small", "trainer.max_steps=1", "eval.limit=1", "hub=none")
+    done = lab.tune(*wanted, "--extensions", "own.py", "--trust")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "own.py" in (next((tmp_path / "outputs" / "small").iterdir()) / "plan.json").read_text()
+    assert "unknown reward `early`" in lab.tune(*wanted).stderr
+
+
 def test_a_resumed_training_samples_the_same_answers(tmp_path: Path) -> None:
     lab = lab_of(tmp_path)
     run = lab.run("trainer.max_steps=4")
@@ -123,6 +132,26 @@ def test_a_resumed_training_samples_the_same_answers(tmp_path: Path) -> None:
     assert "going on from step 2 of 4" in lab.told
     for name in ("loss", "reward", "answer_tokens"):
         assert [entry[name] for entry in log_of(run.folder)] == pytest.approx([entry[name] for entry in through], abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+@pytest.mark.parametrize("task", ["grpo", "online_dpo"])
+def test_two_processes_sample_their_own_answers(task: str, tmp_path: Path) -> None:
+    """21 prompts, 8 a step: the last step of an epoch has five, and three of its places are blank."""
+    lab = lab_of(tmp_path)
+    lines = (tmp_path / "train.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "train.jsonl").write_text("".join(lines[:21]))
+    two = ("hardware=ddp", "hardware.device=cpu", "hardware.num_processes=2", "hardware.micro_batch_size=2")
+    letters = ("task.rewards={early: 0, regex: 1}", "task.pattern='^[a-z]'", "task.num_generations=8", "task.max_completion_length=4")
+    path = lab.write_plan(f"task={task}", *two, *letters, "trainer.num_train_epochs=12", "trainer.save_steps=0", "eval=none", "hub=none")
+    started = lab.start(path)
+    output, _ = started.communicate(timeout=240)
+    assert started.returncode == 0, output
+    log = log_of(path.parent.parent)
+    assert len(log) == 36
+    first, last = (sum(entry["reward"] for entry in part) / len(part) for part in (log[:4], log[-4:]))
+    assert last > first + 0.2, (first, last)
 
 
 def prompts(*texts: str) -> list[Asked]:
