@@ -38,7 +38,7 @@ def score(predicted):  # type: ignore[no-untyped-def]
 sets = {n: Dataset.from_list(part).map(coded, batched=True, remove_columns=["tokens", "tags"]) for n, part in found["rows"].items()}
 torch.manual_seed(0)
 base = AutoModelForTokenClassification.from_pretrained(model, num_labels=len(names), dtype=torch.float32)
-net = get_peft_model(base, LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="TOKEN_CLS"))
+net = get_peft_model(base, LoraConfig(r=16, lora_alpha=32, target_modules=["query", "key", "value", "dense"], task_type="TOKEN_CLS"))
 args = TrainingArguments(
     output_dir=out,
     per_device_train_batch_size=int(batch),
