@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import random
 from functools import cache
@@ -13,6 +12,7 @@ from typing import Any
 from PIL import Image
 from tokenizers import AddedToken
 from transformers import (
+    AutoTokenizer,
     CLIPVisionConfig,
     Gemma3Config,
     Gemma3ForConditionalGeneration,
@@ -36,7 +36,7 @@ from transformers import (
     set_seed,
 )
 
-from tests.lab import Lab, tiny_tokenizer
+from tests.lab import Lab, tiny_model
 
 RECIPE = """\
 # small — a test
@@ -78,8 +78,8 @@ VISION: dict[str, Any] = {
 
 
 def tokenizer_with(*marks: str) -> PreTrainedTokenizerBase:
-    """The tiny tokenizer, a byte a token, with some marks."""
-    tokenizer = copy.deepcopy(tiny_tokenizer())
+    """The tiny tokenizer, a byte a token, with some marks; read anew, since others leave the shared one set to cut texts."""
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(tiny_model()))
     tokenizer.add_tokens([AddedToken(mark, special=True, normalized=False) for mark in marks], special_tokens=True)
     return tokenizer
 
