@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import psutil
 import torch
@@ -20,10 +20,9 @@ from tuner.hub.preflight import preflight
 from tuner.memory import STATES
 from tuner.pipeline import execute
 from tuner.preview import print_segments
-from tuner.registry import load
 from tuner.render import number, out, print_error, print_json
 from tuner.runs import read_json
-from tuner.tasks import Task
+from tuner.tasks import Task, module_of
 from tuner.train.budget import copies
 from tuner.train.tracking import trackers_ready
 
@@ -122,7 +121,7 @@ def _training(run: Run) -> list[Finding]:
 
 
 def _task(run: Run) -> Task:
-    return cast(Task, load(run.recipe.task.impl))
+    return module_of(run.recipe.task)
 
 
 def _memory(run: Run, needed: int | None) -> Finding:

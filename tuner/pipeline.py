@@ -8,7 +8,7 @@ import math
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from tuner.context import Run
 from tuner.data.heads import streamed
@@ -22,13 +22,12 @@ from tuner.hub.preflight import preflight
 from tuner.hub.push import publish
 from tuner.plan import SHARED, Stage
 from tuner.progress import clock
-from tuner.registry import load
 from tuner.runs import lock, mark_done, read_json, write_json, write_text
 from tuner.schema.adapter import QLora
 from tuner.schema.hardware import Distributed
 from tuner.state import note
 from tuner.summary import summarise
-from tuner.tasks import Task
+from tuner.tasks import Task, module_of
 from tuner.train.callbacks import Interrupted
 from tuner.train.fit import fit
 from tuner.train.possible import has_places
@@ -45,7 +44,7 @@ def execute(run: Run, *, only: tuple[str, ...] = ()) -> None:
     names = {s.name for s in todo}
     if "publish" in names and (problems := preflight(run.recipe)):
         raise TuneError(problems=problems, code=ENVIRONMENT)
-    task = cast(Task, load(run.recipe.task.impl))
+    task = module_of(run.recipe.task)
     if names - set(SHARED):
         write_json(run.folder / "lock.json", snapshot(run.recipe, device=run.device))
     if names & {"baseline", "evaluate"}:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from rich.table import Table
 
@@ -15,10 +15,9 @@ from tuner.data.splits import left_out, split
 from tuner.data.transform import told
 from tuner.errors import OK, TuneError
 from tuner.pipeline import execute
-from tuner.registry import load
 from tuner.render import number, out, print_error, print_json, shorten
 from tuner.runs import read_json
-from tuner.tasks import Task
+from tuner.tasks import module_of
 
 FIRST_ROWS = 3
 BAR = 40  # characters of the longest bar
@@ -26,7 +25,7 @@ BAR = 40  # characters of the longest bar
 
 def report(run: Run, *, row: int, as_json: bool) -> int:
     """Print row `row` (counted from 1; 0: the first few), then what the prepare stage counted. Returns the exit code of what it found."""
-    task = cast(Task, load(run.recipe.task.impl))
+    task = module_of(run.recipe.task)
     rows, _ = split(run)
     if row > len(rows):
         raise TuneError(f"there is no row {row}", "--row", f"the training rows are {len(rows)}")

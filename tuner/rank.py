@@ -62,7 +62,7 @@ def _fit(plan: Plan, *, leads: bool, count: int) -> dict[str, Any]:
     run = make_run(plan, tell=out.print if leads else _silent)
     load("tuner.train.together").settle_in(run, leads=leads, count=count)
     settle_memory()
-    found: dict[str, Any] = load("tuner.train.fit").fit(run, load(recipe.task.impl), run.stage_folder("prepare"))
+    found: dict[str, Any] = load("tuner.train.fit").fit(run, load("tuner.tasks").module_of(recipe.task), run.stage_folder("prepare"))
     return found
 
 

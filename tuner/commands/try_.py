@@ -80,6 +80,7 @@ def main(args: list[str]) -> int:
 def _labels(run: Plan, request: Request, prompt: str) -> int:
     """Labels of one text, or of several one after the other."""
     task = run.load_recipe().task
+    load("tuner.tasks").module_of(run.load_recipe().task)  # which says what is not installed
     labels = load(SERVES.get(task.kind) or SERVES.get(task.head, "tuner.serve.labels"))
     known: tuple[str, ...] = vars(labels).get("SETTINGS", ())
     given = dict(override.split("=", 1) for override in request.overrides)

@@ -62,6 +62,15 @@ def opened(example: Example) -> Image.Image:
     return ImageOps.exif_transpose(value).convert("RGB")
 
 
+def squared(image: Image.Image, side: int) -> tuple[Image.Image, list[int]]:
+    """An image resized so that its shorter side is `side`, the longer one cut to it; and six numbers that SDXL is told."""
+    width, height = image.size
+    scale = side / min(width, height)
+    made = image.resize((max(side, round(width * scale)), max(side, round(height * scale))), Image.Resampling.LANCZOS)
+    left, top = (made.width - side) // 2, (made.height - side) // 2
+    return made.crop((left, top, left + side, top + side)), [height, width, top, left, side, side]
+
+
 class Pixels:
     """Images of one size, one after the other in a file (none: one that goes away by itself)."""
 

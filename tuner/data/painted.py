@@ -14,20 +14,10 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from torch.utils.data import Dataset
 
 Numbers = NDArray[np.float16]
 SIZES = 6  # numbers of an image that SDXL is told: height and width, where it was cut, height and width that it has
-
-
-def squared(image: Image.Image, side: int) -> tuple[Image.Image, list[int]]:
-    """An image resized so that its shorter side is `side`, the longer one cut to it alike at both ends; and its SIZES."""
-    width, height = image.size
-    scale = side / min(width, height)
-    made = image.resize((max(side, round(width * scale)), max(side, round(height * scale))), Image.Resampling.LANCZOS)
-    left, top = (made.width - side) // 2, (made.height - side) // 2
-    return made.crop((left, top, left + side, top + side)), [height, width, top, left, side, side]
 
 
 class Latents:

@@ -16,6 +16,7 @@ class Diffusion(Task):
     """Images from texts: a style, a subject, a field (Stable Diffusion, SDXL, Stable Diffusion 3, Flux)."""
 
     impl: ClassVar[str] = "tuner.tasks.diffusion"
+    extra: ClassVar[str] = "diffusion"
     head: ClassVar[str] = "diffusion"
     pipeline_tag: ClassVar[str] = "text-to-image"
     library: ClassVar[str | None] = "diffusers"

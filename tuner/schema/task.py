@@ -30,6 +30,8 @@ class Task(Section):
     """The library whose model the result is, where that is not Transformers or PEFT."""
     chats: ClassVar[bool] = True
     """Of a model that writes, whether it answers in a conversation; else it goes on with a text."""
+    extra: ClassVar[str] = ""
+    """What is to be installed with us for it (`tuner[vision]`)."""
     whole: ClassVar[bool] = False
     """Whether a micro-batch is passed as one: its rows learn from each other."""
     texts: ClassVar[int] = 1
@@ -127,6 +129,7 @@ class ClassifyImage(Classes):
     """Classes of images (ViT, ConvNeXt, ResNet, …), or a number for each."""
 
     impl: ClassVar[str] = "tuner.tasks.classify_image"
+    extra: ClassVar[str] = "vision"
     head: ClassVar[str] = "image"
     pipeline_tag: ClassVar[str] = "image-classification"
     # An image has no length: its processor makes all of one size.

@@ -16,6 +16,7 @@ class Vlm(Grouped):
     """Conversations about images (Qwen-VL, Idefics3, LLaVA and their kin): a question and an image, and what is to be answered."""
 
     impl: ClassVar[str] = "tuner.tasks.vlm"
+    extra: ClassVar[str] = "vision"
     head: ClassVar[str] = "image_text"
     pipeline_tag: ClassVar[str] = "image-text-to-text"
     whole: ClassVar[bool] = True  # images of a batch lie end to end in some models, and in others below each other

@@ -13,9 +13,9 @@ from tuner.eval.samples import paint
 from tuner.model.diffusion import painting_with
 from tuner.model.load import DTYPES, pick_device
 from tuner.plan import Plan
-from tuner.registry import load
 from tuner.render import out
 from tuner.serve.typed import typed
+from tuner.tasks import module_of
 from tuner.train.painting import parts, side, task_of
 
 MOST_LETTERS = 60  # of a prompt in a file's name
@@ -30,7 +30,7 @@ class Painters:
             raise TuneError(f"{plan.name} has not finished training", plan.folder, "run its recipe again: it goes on where it stopped")
         recipe = plan.load_recipe()
         self.run = Run(plan=plan, recipe=recipe, device=pick_device(recipe.hardware), tell=lambda text: None, quiet=True)
-        task: Any = load(recipe.task.impl)
+        task: Any = module_of(recipe.task)
         self.models = {"base": task.load(self.run), "tuned": task.load(self.run, tuned=self.run.folder)}
         self.pipeline = parts(self.run).frozen(self.run.device, DTYPES[self.run.recipe.model.dtype])
 

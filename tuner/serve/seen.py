@@ -15,10 +15,10 @@ from tuner.model.generation import settings
 from tuner.model.load import pick_device
 from tuner.model.seen import answers
 from tuner.plan import Plan
-from tuner.registry import load
 from tuner.render import out
 from tuner.runs import read_json
 from tuner.serve.typed import typed
+from tuner.tasks import module_of
 
 
 def _loaded(plan: Plan) -> tuple[Run, Any]:
@@ -27,12 +27,12 @@ def _loaded(plan: Plan) -> tuple[Run, Any]:
         raise TuneError(f"{plan.name} has not finished training", plan.folder, "run its recipe again: it goes on where it stopped")
     recipe = plan.load_recipe()
     run = Run(plan=plan, recipe=recipe, device=pick_device(recipe.hardware), tell=lambda text: None, quiet=True)
-    return run, load(recipe.task.impl).load(run, tuned=run.folder)
+    return run, module_of(recipe.task).load(run, tuned=run.folder)
 
 
 def answer(run: Run, model: Any, path: str, question: str, *, system: str | None, max_new_tokens: int) -> str:
     """What the model says of an image file. Raises TuneError (code 2) for what is no image."""
-    task: Any = load(run.recipe.task.impl)
+    task: Any = module_of(run.recipe.task)
     seeing = task.seeing_of(run)
     try:
         image = smaller(opened({"image": path}), seeing.task.max_pixels)

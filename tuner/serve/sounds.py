@@ -12,11 +12,12 @@ from tuner.context import Run
 from tuner.data.audio import wave
 from tuner.data.turns import Misfit
 from tuner.errors import TuneError
+from tuner.model.load import pick_device
 from tuner.plan import Plan
-from tuner.registry import load
 from tuner.render import out
 from tuner.runs import read_json
 from tuner.serve.typed import typed
+from tuner.tasks import module_of
 from tuner.train.sounds import hearing_of
 from tuner.train.whisper import transcripts
 
@@ -26,9 +27,9 @@ def _loaded(plan: Plan) -> tuple[Run, Any]:
     if not plan.stage("train").done:
         raise TuneError(f"{plan.name} has not finished training", plan.folder, "run its recipe again: it goes on where it stopped")
     recipe = plan.load_recipe()
-    device = load("tuner.model.load").pick_device(recipe.hardware)
+    device = pick_device(recipe.hardware)
     run = Run(plan=plan, recipe=recipe, device=device, tell=lambda text: None, quiet=True)
-    return run, load(recipe.task.impl).load(run, tuned=run.folder)
+    return run, module_of(recipe.task).load(run, tuned=run.folder)
 
 
 @torch.inference_mode()

@@ -1,16 +1,22 @@
-"""Tasks: one module a kind of learning, with the functions of the Protocol `Task`; what they share are functions, not base classes."""
+"""Tasks: one module a kind of learning, with the functions of the Protocol `Task`, which `module_of(recipe.task)` imports.
+
+What they share are functions, not base classes.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from tuner.context import Run
 from tuner.data.load import Rows
+from tuner.errors import ENVIRONMENT, TuneError
 from tuner.eval.scores import Formula, Scored
+from tuner.registry import load as load_module
+from tuner.schema import task as declared
 
 
 class Task(Protocol):
@@ -46,3 +52,14 @@ class Task(Protocol):
 
     def save(self, run: Run, model: Any, folder: Path) -> None:
         """Write what a user loads: weights, processor, generation settings."""
+
+
+def module_of(task: declared.Task) -> Task:
+    """The module of a task. Raises TuneError (code 4) where a package that it needs beside ours is not installed."""
+    try:
+        return cast(Task, load_module(task.impl))
+    except ModuleNotFoundError as error:
+        if not task.extra:
+            raise
+        fix = f"pip install 'tuner[{task.extra}]'"
+        raise TuneError(f"`task={task.kind}` needs {error.name}", "task", fix, code=ENVIRONMENT) from error

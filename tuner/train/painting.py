@@ -17,9 +17,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from tuner.context import Run
 from tuner.data import images, labelled
 from tuner.data.chat import TokenRow
+from tuner.data.images import squared
 from tuner.data.labelled import Found
 from tuner.data.load import Rows
-from tuner.data.painted import Latents, Numbers, PaintedRows, squared, write_said
+from tuner.data.painted import Latents, Numbers, PaintedRows, write_said
 from tuner.data.shapes import Example
 from tuner.data.turns import Misfit
 from tuner.errors import TuneError
