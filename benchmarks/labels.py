@@ -27,7 +27,6 @@ from tuner.schema.recipe import from_section
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data"
-SCRIPTS = Path(__file__).parent / "plain"
 ROWS, BATCH = 2000, 32
 Rows = dict[str, list[dict[str, Any]]]
 
@@ -106,9 +105,11 @@ def ours(case: Case, folder: Path) -> dict[str, float]:
 def plain(case: Case, folder: Path, model: str, padding: str) -> dict[str, float]:
     """The script."""
     (folder / "rows.json").write_text(json.dumps({"labels": case.labels, "rows": case.rows}), encoding="utf-8")
-    argv = [sys.executable, str(SCRIPTS / f"{case.task}.py"), model, str(folder / "rows.json"), str(folder / "out"), padding]
+    argv = [sys.executable, "-m", f"benchmarks.plain.{case.task}", model, str(folder / "rows.json"), str(folder / "out"), padding]
     argv += [str(BATCH), str(case.rate)]
-    done = subprocess.run(argv, cwd=folder, check=True, capture_output=True, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+    done = subprocess.run(
+        argv, cwd=folder, check=True, capture_output=True, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    )
     line = next(line for line in done.stdout.splitlines() if line.startswith("FOUND "))
     return dict(json.loads(line.removeprefix("FOUND ")))
 

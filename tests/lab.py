@@ -123,6 +123,28 @@ def train(run: Run) -> dict[str, Any]:
     return fit(run, task, prepared)
 
 
+TWO = ("hardware=ddp", "hardware.device=cpu", "hardware.num_processes=2", "hardware.micro_batch_size=2", "name=two")
+
+
+def by_two(lab: Lab, *overrides: str) -> Path:
+    """The folder of a training by two processes."""
+    path = lab.write_plan(*TWO, "eval.enabled=false", "hub.enabled=false", *overrides)
+    worker = lab.start(path)
+    output, _ = worker.communicate(timeout=240)
+    assert worker.returncode == 0, output
+    return path.parent.parent
+
+
+def by_two_and_by_one(lab: Lab, *overrides: str, keys: tuple[str, ...] = ("loss", "eval_loss")) -> tuple[list[float], list[float]]:
+    """What two processes, and what one, logged of the same training."""
+    two = by_two(lab, *overrides)
+    one = lab.run("name=one", "eval.enabled=false", "hub.enabled=false", *overrides)
+    train(one)
+    there, here = ([entry[key] for entry in log_of(folder) for key in keys if key in entry] for folder in (two, one.folder))
+    assert here
+    return there, here
+
+
 def log_of(folder: Path) -> list[dict[str, Any]]:
     """The entries of `train_log.jsonl`."""
     return [json.loads(line) for line in (folder / "train_log.jsonl").read_text(encoding="utf-8").splitlines()]

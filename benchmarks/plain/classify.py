@@ -1,4 +1,4 @@
-"""Classes of texts with Transformers and PEFT: `python classify.py MODEL ROWS OUT longest|max_length BATCH RATE`."""
+"""Classes of texts with Transformers and PEFT: `python -m benchmarks.plain.classify MODEL ROWS OUT longest|max_length BATCH RATE`."""
 
 import json
 import sys
@@ -7,6 +7,8 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, Trainer, TrainingArguments
+
+from benchmarks.plain.settings import settings
 
 model, rows, out, padding, batch, rate = sys.argv[1:]
 with open(rows, encoding="utf-8") as stream:
@@ -21,21 +23,7 @@ sets = {
 torch.manual_seed(0)
 base = AutoModelForSequenceClassification.from_pretrained(model, num_labels=len(found["labels"]), dtype=torch.float32)
 net = get_peft_model(base, LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="SEQ_CLS"))
-args = TrainingArguments(
-    output_dir=out,
-    per_device_train_batch_size=int(batch),
-    per_device_eval_batch_size=int(batch),
-    num_train_epochs=1,
-    learning_rate=float(rate),
-    lr_scheduler_type="cosine",
-    warmup_steps=2,
-    logging_steps=1,
-    save_strategy="no",
-    report_to=[],
-    use_cpu=True,
-    seed=0,
-    disable_tqdm=True,
-)
+args = TrainingArguments(output_dir=out, **settings(batch, rate))
 trainer = Trainer(
     net,
     args,

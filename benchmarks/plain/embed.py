@@ -1,4 +1,4 @@
-"""Likeness of texts with sentence-transformers and PEFT: `python embed.py MODEL ROWS OUT longest BATCH RATE`."""
+"""Likeness of texts with sentence-transformers and PEFT: `python -m benchmarks.plain.embed MODEL ROWS OUT longest BATCH RATE`."""
 
 import json
 import sys
@@ -10,6 +10,8 @@ from sentence_transformers import SentenceTransformer, SentenceTransformerTraine
 from sentence_transformers.evaluation import EmbeddingSimilarityEvaluator
 from sentence_transformers.losses import CoSENTLoss
 
+from benchmarks.plain.settings import settings
+
 model, rows, out, _, batch, rate = sys.argv[1:]
 with open(rows, encoding="utf-8") as stream:
     found = json.load(stream)
@@ -17,20 +19,7 @@ torch.manual_seed(0)
 net = SentenceTransformer(model, device="cpu", model_kwargs={"dtype": torch.float32})
 net.max_seq_length = 256
 net.add_adapter(LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="FEATURE_EXTRACTION"))
-args = SentenceTransformerTrainingArguments(
-    output_dir=out,
-    per_device_train_batch_size=int(batch),
-    num_train_epochs=1,
-    learning_rate=float(rate),
-    lr_scheduler_type="cosine",
-    warmup_steps=2,
-    logging_steps=1,
-    save_strategy="no",
-    report_to=[],
-    use_cpu=True,
-    seed=0,
-    disable_tqdm=True,
-)
+args = SentenceTransformerTrainingArguments(output_dir=out, **settings(batch, rate))
 sets = {name: Dataset.from_list(part) for name, part in found["rows"].items()}
 trainer = SentenceTransformerTrainer(net, args, train_dataset=sets["train"], loss=CoSENTLoss(net))
 took = trainer.train().metrics["train_runtime"]

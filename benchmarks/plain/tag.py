@@ -1,4 +1,4 @@
-"""Named entities with Transformers and PEFT: `python tag.py MODEL ROWS OUT longest BATCH RATE`."""
+"""Named entities with Transformers and PEFT: `python -m benchmarks.plain.tag MODEL ROWS OUT longest BATCH RATE`."""
 
 import json
 import sys
@@ -8,6 +8,8 @@ from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from seqeval.metrics import f1_score
 from transformers import AutoModelForTokenClassification, AutoTokenizer, DataCollatorForTokenClassification, Trainer, TrainingArguments
+
+from benchmarks.plain.settings import settings
 
 model, rows, out, _, batch, rate = sys.argv[1:]
 with open(rows, encoding="utf-8") as stream:
@@ -39,21 +41,7 @@ sets = {n: Dataset.from_list(part).map(coded, batched=True, remove_columns=["tok
 torch.manual_seed(0)
 base = AutoModelForTokenClassification.from_pretrained(model, num_labels=len(names), dtype=torch.float32)
 net = get_peft_model(base, LoraConfig(r=16, lora_alpha=32, target_modules=["query", "key", "value", "dense"], task_type="TOKEN_CLS"))
-args = TrainingArguments(
-    output_dir=out,
-    per_device_train_batch_size=int(batch),
-    per_device_eval_batch_size=int(batch),
-    num_train_epochs=1,
-    learning_rate=float(rate),
-    lr_scheduler_type="cosine",
-    warmup_steps=2,
-    logging_steps=1,
-    save_strategy="no",
-    report_to=[],
-    use_cpu=True,
-    seed=0,
-    disable_tqdm=True,
-)
+args = TrainingArguments(output_dir=out, **settings(batch, rate))
 parts = {"train_dataset": sets["train"], "eval_dataset": sets["dev"], "data_collator": DataCollatorForTokenClassification(tokenizer)}
 trainer = Trainer(net, args, compute_metrics=score, **parts)
 took = trainer.train().metrics["train_runtime"]

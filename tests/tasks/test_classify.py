@@ -15,7 +15,7 @@ from scipy import stats
 from sklearn.metrics import f1_score
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from tests.lab import Lab, log_of, losses_of, task_of, train, weights_of
+from tests.lab import Lab, by_two_and_by_one, log_of, losses_of, task_of, train, weights_of
 from tests.tasks import labs
 from tuner import cli, worker
 from tuner.data.labels import Labels
@@ -186,21 +186,9 @@ def test_a_training_that_was_cut_off_ends_as_the_other(tmp_path: Path) -> None:
 @pytest.mark.ci
 def test_an_epoch_that_ends_with_blank_rows_over_two_processes(tmp_path: Path) -> None:
     """45 rows, 8 a step: losses and gradients are those of one process, which sees the same batches."""
-    lab = labs.classes(tmp_path, rows=45)
-    fixed = ("trainer.num_train_epochs=2", "trainer.save_steps=0", "eval.enabled=false", "hub.enabled=false", "trainer.eval_steps=4")
-    path = lab.write_plan(
-        *fixed, "hardware=ddp", "hardware.device=cpu", "hardware.num_processes=2", "hardware.micro_batch_size=2", "name=two"
-    )
-    worker = lab.start(path)
-    output, _ = worker.communicate(timeout=240)
-    assert worker.returncode == 0, output
-    one = lab.run(*fixed, "name=one")
-    train(one)
-
-    def curve(folder: Path) -> list[float]:
-        return [e[k] for e in log_of(folder) for k in ("loss", "grad_norm", "eval_loss") if k in e]
-
-    assert curve(path.parent.parent) == pytest.approx(curve(one.folder), rel=1e-4)
+    more = ("trainer.num_train_epochs=2", "trainer.save_steps=0", "trainer.eval_steps=4")
+    two, one = by_two_and_by_one(labs.classes(tmp_path, rows=45), *more, keys=("loss", "grad_norm", "eval_loss"))
+    assert two == pytest.approx(one, rel=1e-4)
 
 
 def test_labels_by_number_and_by_name(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from tests.lab import Lab, log_of, losses_of, task_of, train, weights_of
+from tests.lab import Lab, by_two_and_by_one, losses_of, task_of, train, weights_of
 from tests.tasks import painting
 from tuner import cli, worker
 from tuner.context import Run
@@ -304,18 +304,9 @@ def test_a_cut_batch_learns_the_same(tmp_path: Path) -> None:
 def test_two_processes_learn_as_one(tmp_path: Path) -> None:
     """20 rows, 8 a step: the last step of an epoch has 4, and half of its places are blank."""
     lab = painting.shapes(tmp_path, rows=20)
-    fixed = ("trainer.num_train_epochs=2", "trainer.save_steps=0", "trainer.eval_steps=3", "eval.enabled=false", "hub=none")
-    one = lab.run(*fixed, "name=one")
-    train(one)
-    plan = lab.write_plan(
-        *fixed, "hardware=ddp", "hardware.device=cpu", "hardware.num_processes=2", "hardware.micro_batch_size=2", "name=two"
-    )
-    worker = lab.start(plan)
-    output, _ = worker.communicate(timeout=240)
-    assert worker.returncode == 0, output
-    curves = [[tuple(e[k] for k in ("loss", "eval_loss") if k in e) for e in log_of(f)] for f in (one.folder, plan.parent.parent)]
-    assert len(curves[0]) == len(curves[1]) == 6 + 2
-    assert [value for (value,) in curves[0]] == pytest.approx([value for (value,) in curves[1]], rel=1e-4)
+    two, one = by_two_and_by_one(lab, "trainer.num_train_epochs=2", "trainer.save_steps=0", "trainer.eval_steps=3")
+    assert len(two) == 6 + 2
+    assert two == pytest.approx(one, rel=1e-4)
 
 
 def captions(lab: Lab, *overrides: str) -> list[str]:

@@ -17,7 +17,7 @@ from peft import AutoPeftModelForCausalLM
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, set_seed
 
-from tests.lab import Lab, log_of, losses_of, make_lab, task_of, tiny_model, tiny_tokenizer, train, weights_of
+from tests.lab import Lab, by_two_and_by_one, losses_of, make_lab, task_of, tiny_model, tiny_tokenizer, train, weights_of
 from tuner import cli
 from tuner.checks import RULES
 from tuner.data.splits import held_out
@@ -212,24 +212,9 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_been(tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
     """21 rows, 8 a step: the last step of an epoch has five, and three of its places are blank."""
-    lab = lab_of(tmp_path, rows=21)
-    fixed = (
-        "trainer.num_train_epochs=2",
-        "trainer.save_steps=0",
-        "trainer.learning_rate=1e-3",
-        "trainer.eval_steps=3",
-        "hub.enabled=false",
-    )
-    two = ("hardware=ddp", "hardware.device=cpu", "hardware.num_processes=2", "hardware.micro_batch_size=2", "name=two")
-    path = lab.write_plan(*fixed, *two, "eval.enabled=false")
-    worker_process = lab.start(path)
-    output, _ = worker_process.communicate(timeout=240)
-    assert worker_process.returncode == 0, output
-    one = lab.run(*fixed, "name=one")
-    train(one)
-    assert losses_of(path.parent.parent) == pytest.approx(losses_of(one.folder), rel=1e-4)
-    measured_there, measured_here = ([e["eval_loss"] for e in log_of(f) if "eval_loss" in e] for f in (path.parent.parent, one.folder))
-    assert measured_there == pytest.approx(measured_here, rel=1e-4)
+    more = ("trainer.num_train_epochs=2", "trainer.save_steps=0", "trainer.learning_rate=1e-3", "trainer.eval_steps=3")
+    two, one = by_two_and_by_one(lab_of(tmp_path, rows=21), *more)
+    assert two == pytest.approx(one, rel=1e-4)
 
 
 def test_a_run_from_the_command_line_to_the_card(tmp_path: Path) -> None:

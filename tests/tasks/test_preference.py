@@ -15,7 +15,7 @@ from peft import AutoPeftModelForCausalLM, AutoPeftModelForSequenceClassificatio
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from tests.lab import Lab, log_of, losses_of, make_lab, task_of, tiny_model, tiny_tokenizer, train, weights_of
+from tests.lab import Lab, by_two_and_by_one, log_of, losses_of, make_lab, task_of, tiny_model, tiny_tokenizer, train, weights_of
 from tuner import cli
 from tuner.data.pairs import coded
 from tuner.data.splits import held_out, split
@@ -197,16 +197,9 @@ def test_it_begins_where_nothing_is_preferred_yet(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
     """21 pairs, 8 a step: the last step of an epoch has five, and three of its places are blank."""
-    lab = lab_of(tmp_path, rows=21)
-    fixed = ("trainer.num_train_epochs=2", "trainer.save_steps=0", "trainer.learning_rate=1e-3", "eval.enabled=false", "hub.enabled=false")
-    two = ("hardware=ddp", "hardware.device=cpu", "hardware.num_processes=2", "hardware.micro_batch_size=2", "name=two")
-    path = lab.write_plan(*fixed, *two)
-    worker = lab.start(path)
-    output, _ = worker.communicate(timeout=240)
-    assert worker.returncode == 0, output
-    one = lab.run(*fixed, "name=one")
-    train(one)
-    assert losses_of(path.parent.parent) == pytest.approx(losses_of(one.folder), rel=1e-4)
+    more = ("trainer.num_train_epochs=2", "trainer.save_steps=0", "trainer.learning_rate=1e-3")
+    two, one = by_two_and_by_one(lab_of(tmp_path, rows=21), *more)
+    assert two == pytest.approx(one, rel=1e-4)
 
 
 def test_rows_whose_answers_are_alike_or_cut_off_are_left_out(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from peft import PeftModel
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer, BertConfig, BertForQuestionAnswering, PreTrainedTokenizerFast
 
-from tests.lab import Lab, log_of, task_of, tiny_tokenizer, train, weights_of
+from tests.lab import Lab, by_two_and_by_one, log_of, task_of, tiny_tokenizer, train, weights_of
 from tests.tasks import labs
 from tests.tasks.test_classify import tune
 from tuner.data.answers import Placed, placed, read
@@ -437,3 +437,11 @@ def test_rows_that_teach_nothing_and_rows_that_are_others(tmp_path: Path) -> Non
     with pytest.raises(TuneError, match="`task: sft` learns from conversations") as caught:
         task_of(chat).prepare(chat, split(chat)[0], chat.stage_folder("prepare"))
     assert "`task: qa` learns where the answer stands" in str(caught.value.problems[0].fix)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
+    """Of the last step of an epoch some places are blank."""
+    more = ("trainer.num_train_epochs=2", "trainer.save_steps=0", "trainer.eval_steps=4")
+    two, one = by_two_and_by_one(labs.answers(tmp_path, rows=45), *more)
+    assert two == pytest.approx(one, rel=1e-4)

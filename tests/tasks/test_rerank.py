@@ -16,7 +16,7 @@ from sentence_transformers.cross_encoder.evaluation import CrossEncoderReranking
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 from transformers import AutoTokenizer, pipeline
 
-from tests.lab import Lab, task_of, train, weights_of
+from tests.lab import Lab, by_two_and_by_one, task_of, train, weights_of
 from tests.tasks import labs
 from tests.tasks.test_classify import tune
 from tests.tasks.test_qa import Terminal
@@ -230,3 +230,11 @@ def test_passages_that_all_fit_and_rows_that_are_others(tmp_path: Path) -> None:
 def test_what_it_has_no_use_for_is_refused(override: str, what: str, tmp_path: Path) -> None:
     with pytest.raises(TuneError, match=what):
         labs.passages(tmp_path).plan(override)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
+    """Of the last step of an epoch some places are blank."""
+    more = ("trainer.num_train_epochs=2", "trainer.save_steps=0", "trainer.eval_steps=4")
+    two, one = by_two_and_by_one(labs.passages(tmp_path, rows=45), *more)
+    assert two == pytest.approx(one, rel=1e-4)

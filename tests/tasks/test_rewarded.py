@@ -20,10 +20,10 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from tests.lab import Lab, log_of, make_lab, task_of, tiny_model, tiny_tokenizer, train, weights_of
+from tests.lab import Lab, by_two, log_of, make_lab, task_of, tiny_model, tiny_tokenizer, train, weights_of
 from tests.tiny import make_model
 from tuner import cli
-from tuner.data.asked import Asked
+from tuner.data.asked import Asked, PromptRows
 from tuner.data.splits import held_out, split
 from tuner.errors import TuneError
 from tuner.eval.scores import summary
@@ -142,13 +142,8 @@ def test_two_processes_sample_their_own_answers(task: str, tmp_path: Path) -> No
     lab = lab_of(tmp_path)
     lines = (tmp_path / "train.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "train.jsonl").write_text("".join(lines[:21]))
-    two = ("hardware=ddp", "hardware.device=cpu", "hardware.num_processes=2", "hardware.micro_batch_size=2")
     letters = ("task.rewards={early: 0, regex: 1}", "task.pattern='^[a-z]'", "task.num_generations=8", "task.max_completion_length=4")
-    path = lab.write_plan(f"task={task}", *two, *letters, "trainer.num_train_epochs=12", "trainer.save_steps=0", "eval=none", "hub=none")
-    started = lab.start(path)
-    output, _ = started.communicate(timeout=240)
-    assert started.returncode == 0, output
-    log = log_of(path.parent.parent)
+    log = log_of(by_two(lab, f"task={task}", *letters, "trainer.num_train_epochs=12", "trainer.save_steps=0"))
     assert len(log) == 36
     first, last = (sum(entry["reward"] for entry in part) / len(part) for part in (log[:4], log[-4:]))
     assert last > first + 0.2, (first, last)
@@ -262,13 +257,42 @@ def test_advantages_are_those_of_trl(task: Any, policy: Any, tmp_path: Path) -> 
 
 
 def test_an_answer_that_became_likelier_costs(policy: Any) -> None:
-    """RLOO takes the KL from the rewards: with a heavy one the answers that moved most are worth least."""
-    (_, plain), (_, heavy) = (laid(policy, Rloo(num_generations=8, max_completion_length=6, beta=beta), free=True) for beta in (0.0, 50.0))
-    assert not torch.allclose(plain["advantages"], heavy["advantages"])
-    policy.base_model.disable_adapter_layers()  # the same as before training: nothing is taken
-    (_, alike) = laid(policy, Rloo(num_generations=8, max_completion_length=6, beta=0.0), free=True)
-    (_, same) = laid(policy, Rloo(num_generations=8, max_completion_length=6, beta=50.0), free=True)
-    assert alike["labels"].tolist() == same["labels"].tolist()
+    """RLOO takes the KL from the rewards: of a policy that has moved, and nothing of one that has not."""
+
+    def drawn(beta: float) -> torch.Tensor:
+        found: torch.Tensor = laid(policy, Rloo(num_generations=8, max_completion_length=6, beta=beta), free=True)[1]["advantages"]
+        return found
+
+    assert not torch.allclose(drawn(0.0), drawn(50.0), atol=0.1)
+    for name, parameter in policy.named_parameters():
+        if "lora_B" in name:
+            parameter.data.zero_()
+    assert torch.allclose(drawn(0.0), drawn(50.0), atol=1e-3)
+
+
+def test_answers_are_as_warm_and_as_long_as_asked(policy: Any) -> None:
+    def drawn(**settings: Any) -> tuple[int, int]:
+        """How many different answers there are, and the longest one's tokens."""
+        answers = laid(policy, Grpo(num_generations=8, **settings), free=False)[1]["labels"][:8]
+        said = [tuple(token for token in row.tolist() if token != -100) for row in answers]
+        return len(set(said)), max(map(len, said))
+
+    assert drawn(max_completion_length=5) == (8, 5)
+    assert drawn(max_completion_length=9)[1] == 9
+    assert drawn(max_completion_length=5, temperature=1e-4)[0] == 1
+
+
+def test_prompts_that_are_too_long_are_left_out(tmp_path: Path) -> None:
+    lab = lab_of(tmp_path)
+    with (tmp_path / "train.jsonl").open("a") as stream:
+        stream.write(json.dumps({"prompt": "x" * 200, "answer": "y"}) + "\n")
+    run = lab.run("task.max_length=100")
+    task_of(run).prepare(run, split(run)[0], run.stage_folder("prepare"))
+    assert len(PromptRows(run.stage_folder("prepare"))) == 24
+    assert any("1 of 25 rows are left out" in line for line in lab.told)
+    short = lab.run("task.max_length=8")
+    with pytest.raises(TuneError, match=r"all 25 prompts are longer than task\.max_length"):
+        task_of(short).prepare(short, split(short)[0], short.stage_folder("prepare"))
 
 
 def test_a_pair_is_the_best_and_the_worst(policy: Any) -> None:
@@ -387,6 +411,9 @@ def test_a_judge_is_asked_for_a_grade(judge: tuple[str, list[Any]]) -> None:
         (["task.beta=0.1", "adapter=full"], "use `adapter=lora`, or `task.beta=0`"),
         (["task=online_dpo", "adapter=full"], "use `adapter=lora`"),
         (["hardware=fsdp"], "use `hardware=ddp`"),
+        (["eval.generate=false"], "no use for `eval.generate`"),
+        (["adapter.init_lora_weights=pissa", "task.beta=0.1"], "compares with the base below an adapter"),
+        (["debug=lr"], "no use for `debug`"),
         (["task.rewards={judge: 1}"], "needs `task.judge_url`"),
     ],
 )

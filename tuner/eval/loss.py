@@ -13,6 +13,7 @@ from peft import PeftModel
 from torch.nn.functional import cross_entropy
 
 from tuner.data.chat import TokenRow
+from tuner.model.adapt import measuring
 from tuner.model.distilled import divergence
 
 TOKENS_PER_BATCH = 2048
@@ -33,6 +34,12 @@ def row_losses(model: Any, rows: list[TokenRow], *, tick: Tick = lambda done: No
         return torch.cat([cross_entropy(logits, target, reduction="none") for logits, target in found])
 
     return _by_row(lost, rows, model.device, tick)
+
+
+def token_loss(model: Any, rows: list[TokenRow]) -> float:
+    """Mean loss in nats a token of some rows, as a task's `probe` gives it."""
+    found = row_losses(measuring(model), rows)
+    return sum(total for total, _ in found) / max(1, sum(count for _, count in found))
 
 
 @torch.inference_mode()

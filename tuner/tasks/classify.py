@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,8 @@ def load(run: Run, *, trainable: bool = False, tuned: Path | None = None) -> nn.
 
 def trainer(run: Run, model: nn.Module, args: TrainingArguments, prepared: Path, callbacks: list[TrainerCallback]) -> Trainer:
     """A trainer over what `prepare` wrote."""
-    return common.trainer(run, model, args, prepared, callbacks, labels=labels_of(run), measured=lambda run, rows: _rows(run, rows)[1])
+    learned = partial(common.objective, run, labels_of(run))
+    return common.trainer(run, model, args, prepared, callbacks, learned=learned, measured=lambda rows: _rows(run, rows)[1])
 
 
 def probe(run: Run, model: nn.Module) -> float:

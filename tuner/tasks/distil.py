@@ -15,9 +15,8 @@ from tuner.data.splits import held_out
 from tuner.data.store import TokenRows, write_rows
 from tuner.data.streamed import stream
 from tuner.eval import conversed
-from tuner.eval.loss import row_divergences, row_losses
+from tuner.eval.loss import row_divergences, token_loss
 from tuner.eval.scores import Formula, Scored
-from tuner.model.adapt import measuring
 from tuner.model.distilled import load_teacher, of_teacher, same_tokens, teaching
 from tuner.schema.distil import Distil
 from tuner.train import causal
@@ -76,8 +75,7 @@ def trainer(run: Run, model: nn.Module, args: TrainingArguments, prepared: Path,
 
 def probe(run: Run, model: nn.Module) -> float:
     """Mean loss in nats a token of the first prepared conversations."""
-    found = row_losses(measuring(model), TokenRows(run.stage_folder("prepare")).first(PROBED))
-    return sum(total for total, _ in found) / sum(count for _, count in found)
+    return token_loss(model, TokenRows(run.stage_folder("prepare")).first(PROBED))
 
 
 def score(run: Run, model: nn.Module, rows: Rows) -> list[Scored]:

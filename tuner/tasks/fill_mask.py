@@ -18,11 +18,9 @@ from tuner.data import labelled
 from tuner.data.audit import statistics
 from tuner.data.labelled import Found, LabelRow
 from tuner.data.load import Rows
-from tuner.data.splits import held_out
 from tuner.data.store import IGNORE, LabelRows, write_labelled
 from tuner.errors import GATE, TuneError
 from tuner.eval.scores import TEXT, Formula, Scored
-from tuner.model.adapt import measuring
 from tuner.model.endings import Ending
 from tuner.model.masking import hidden, of_masks
 from tuner.model.objectives import Objective, logits_of
@@ -30,6 +28,7 @@ from tuner.schema.adapter import Full
 from tuner.schema.data import Overlong
 from tuner.schema.task import FillMask
 from tuner.train import encoders
+from tuner.train import labelled as common
 from tuner.train.encoders import save, tokenizer_of
 
 __all__ = ["check", "formulas", "load", "possible", "prepare", "probe", "save", "score", "show", "trainer"]
@@ -132,23 +131,13 @@ def load(run: Run, *, trainable: bool = False, tuned: Path | None = None) -> nn.
 
 def trainer(run: Run, model: nn.Module, args: TrainingArguments, prepared: Path, callbacks: list[TrainerCallback]) -> Trainer:
     """A trainer over what `prepare` wrote."""
-
-    def written(folder: Path) -> LabelRows:
-        if run.leads:
-            write_labelled(folder, _rows(run, held_out(run))[1])
-        return LabelRows(folder)
-
-    rows = LabelRows(prepared)
-    return encoders.trainer(run, model, args, callbacks, rows=rows, objective=partial(_objective, run), written=written)
+    learned = partial(_objective, run)
+    return common.trainer(run, model, args, prepared, callbacks, learned=learned, measured=lambda rows: _rows(run, rows)[1])
 
 
-@torch.no_grad()
 def probe(run: Run, model: nn.Module) -> float:
     """Mean loss of the first prepared rows, under their fixed masks."""
-    rows, wanted = LabelRows(run.stage_folder("prepare")), _objective(run)
-    batch = wanted.collate([rows[index] for index in range(min(PROBED, len(rows)))])
-    batch = {name: value.to(run.device) for name, value in batch.items() if name != "filler"}
-    return float(wanted.loss(measuring(model), batch, 0.0) / wanted.count(batch).clamp(min=1))
+    return common.probe_of(run, model, LabelRows(run.stage_folder("prepare")), _objective(run))
 
 
 @torch.no_grad()

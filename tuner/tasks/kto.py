@@ -15,9 +15,8 @@ from tuner.data.load import Rows
 from tuner.data.splits import held_out
 from tuner.data.store import PairRows, write_pairs
 from tuner.errors import GATE, TuneError
-from tuner.eval.loss import row_losses
+from tuner.eval.loss import row_losses, token_loss
 from tuner.eval.scores import Formula, Scored, Sums
-from tuner.model.adapt import measuring
 from tuner.model.preferences import of_pairs
 from tuner.schema.preferences import Kto
 from tuner.train import causal
@@ -89,8 +88,7 @@ def trainer(run: Run, model: nn.Module, args: TrainingArguments, prepared: Path,
 
 def probe(run: Run, model: nn.Module) -> float:
     """Mean loss in nats a token of the first prepared answers."""
-    found = row_losses(measuring(model), PairRows(run.stage_folder("prepare")).talks.first(2 * PROBED))
-    return sum(total for total, _ in found) / sum(count for _, count in found)
+    return token_loss(model, PairRows(run.stage_folder("prepare")).talks.first(2 * PROBED))
 
 
 def score(run: Run, model: nn.Module, rows: Rows) -> list[Scored]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,8 @@ from tuner.data.load import Rows
 from tuner.data.splits import held_out
 from tuner.data.store import TokenRows, write_rows
 from tuner.errors import GATE, TuneError
-from tuner.eval.loss import row_losses
+from tuner.eval.loss import row_losses, token_loss
 from tuner.eval.scores import TEXT, Formula, Scored
-from tuner.model.adapt import measuring
 from tuner.schema.task import Pretrain
 from tuner.train import causal
 from tuner.train.causal import load, save, tokenizer_of
@@ -95,13 +93,9 @@ def trainer(run: Run, model: nn.Module, args: TrainingArguments, prepared: Path,
     return make_trainer(run, model, args, callbacks, rows=TokenRows(prepared), eval_rows=validation(run, written), **options)
 
 
-def _mean(losses: Sequence[tuple[float, int]]) -> float:
-    return sum(total for total, _ in losses) / max(1, sum(count for _, count in losses))
-
-
 def probe(run: Run, model: nn.Module) -> float:
     """Mean loss in nats a token of the first prepared pieces."""
-    return _mean(row_losses(measuring(model), TokenRows(run.stage_folder("prepare")).first(PROBED)))
+    return token_loss(model, TokenRows(run.stage_folder("prepare")).first(PROBED))
 
 
 def score(run: Run, model: nn.Module, rows: Rows) -> list[Scored]:

@@ -17,7 +17,7 @@ from tuner.data.answers import NONE, Placed
 from tuner.data.audit import statistics
 from tuner.data.labelled import Found
 from tuner.data.load import Rows
-from tuner.data.splits import held_out, split
+from tuner.data.splits import split
 from tuner.data.store import LabelRows, write_labelled
 from tuner.data.windows import Window, has_room, windows
 from tuner.errors import GATE, TuneError
@@ -28,8 +28,8 @@ from tuner.model.endings import Ending, ending_of
 from tuner.model.objectives import Objective, of_spans
 from tuner.schema.passages import Qa
 from tuner.train import encoders
+from tuner.train import labelled as common
 from tuner.train.encoders import save, tokenizer_of
-from tuner.train.labelled import probe_of
 
 __all__ = ["check", "formulas", "load", "possible", "prepare", "probe", "save", "score", "show", "trainer"]
 NAMES = ("start", "end")  # of the model's outputs
@@ -145,19 +145,13 @@ def load(run: Run, *, trainable: bool = False, tuned: Path | None = None) -> nn.
 
 def trainer(run: Run, model: nn.Module, args: TrainingArguments, prepared: Path, callbacks: list[TrainerCallback]) -> Trainer:
     """A trainer over what `prepare` wrote."""
-
-    def written(folder: Path) -> LabelRows:
-        if run.leads:
-            write_labelled(folder, _rows(run, held_out(run))[2])
-        return LabelRows(folder)
-
-    rows = LabelRows(prepared)
-    return encoders.trainer(run, model, args, callbacks, rows=rows, objective=partial(_objective, run), written=written)
+    learned = partial(_objective, run)
+    return common.trainer(run, model, args, prepared, callbacks, learned=learned, measured=lambda rows: _rows(run, rows)[2])
 
 
 def probe(run: Run, model: nn.Module) -> float:
     """Mean loss of the first prepared windows."""
-    return probe_of(run, model, LabelRows(run.stage_folder("prepare")), _objective(run))
+    return common.probe_of(run, model, LabelRows(run.stage_folder("prepare")), _objective(run))
 
 
 def score(run: Run, model: nn.Module, rows: Rows) -> list[Scored]:

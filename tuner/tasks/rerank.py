@@ -18,7 +18,7 @@ from tuner.data.audit import statistics
 from tuner.data.labelled import Found, LabelRow
 from tuner.data.load import Rows
 from tuner.data.ranked import Pair
-from tuner.data.splits import held_out, split
+from tuner.data.splits import split
 from tuner.data.store import LabelRows, write_labelled
 from tuner.eval.labels import correlation, predict
 from tuner.eval.scores import Formula, Scored, mean_loss
@@ -29,8 +29,8 @@ from tuner.model.ranking import lay_out, of_pairs
 from tuner.schema.data import Overlong
 from tuner.schema.passages import Rerank
 from tuner.train import encoders
+from tuner.train import labelled as common
 from tuner.train.encoders import tokenizer_of
-from tuner.train.labelled import probe_of
 
 NAMES = ("score",)
 COLUMNS = "query: …, passage: …, label: …"
@@ -109,19 +109,13 @@ def load(run: Run, *, trainable: bool = False, tuned: Path | None = None) -> nn.
 
 def trainer(run: Run, model: nn.Module, args: TrainingArguments, prepared: Path, callbacks: list[TrainerCallback]) -> Trainer:
     """A trainer over what `prepare` wrote."""
-
-    def written(folder: Path) -> LabelRows:
-        if run.leads:
-            write_labelled(folder, _rows(run, held_out(run))[2])
-        return LabelRows(folder)
-
-    rows = LabelRows(prepared)
-    return encoders.trainer(run, model, args, callbacks, rows=rows, objective=partial(_objective, run), written=written)
+    learned = partial(_objective, run)
+    return common.trainer(run, model, args, prepared, callbacks, learned=learned, measured=lambda rows: _rows(run, rows)[2])
 
 
 def probe(run: Run, model: nn.Module) -> float:
     """Mean loss of the first prepared pairs."""
-    return probe_of(run, model, LabelRows(run.stage_folder("prepare")), _objective(run))
+    return common.probe_of(run, model, LabelRows(run.stage_folder("prepare")), _objective(run))
 
 
 def score(run: Run, model: nn.Module, rows: Rows) -> list[Scored]:

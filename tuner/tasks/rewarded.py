@@ -18,9 +18,8 @@ from tuner.data.labelled import Found
 from tuner.data.load import Rows
 from tuner.errors import GATE, TuneError
 from tuner.eval.generate import answers
-from tuner.eval.loss import row_losses
+from tuner.eval.loss import token_loss
 from tuner.eval.scores import Formula, Scored
-from tuner.model.adapt import measuring
 from tuner.model.policy import of_rewards
 from tuner.model.rewards import Answer, Score, scorer
 from tuner.schema.rewarded import REFERENCED, Rewarded
@@ -112,8 +111,7 @@ def probe(run: Run, model: nn.Module) -> float:
     rows = PromptRows(run.stage_folder("prepare"))
     ids = [np.asarray(rows[index]["asked"].ids, np.int32) for index in range(min(PROBED, len(rows)))]
     whole = [TokenRow(ids=row, trained=np.ones(len(row), np.bool_), truncated=False) for row in ids]
-    found = row_losses(measuring(model), whole)
-    return sum(total for total, _ in found) / sum(count for _, count in found)
+    return token_loss(model, whole)
 
 
 def score(run: Run, model: nn.Module, rows: Rows) -> list[Scored]:

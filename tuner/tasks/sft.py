@@ -16,9 +16,8 @@ from tuner.data.store import TokenRows, write_rows
 from tuner.data.streamed import stream
 from tuner.eval import conversed
 from tuner.eval.conversed import formulas
-from tuner.eval.loss import row_losses
+from tuner.eval.loss import token_loss
 from tuner.eval.scores import Scored
-from tuner.model.adapt import measuring
 from tuner.schema.task import Sft
 from tuner.train import causal
 from tuner.train.causal import load, save, tokenizer_of
@@ -80,8 +79,7 @@ def trainer(run: Run, model: nn.Module, args: TrainingArguments, prepared: Path,
 
 def probe(run: Run, model: nn.Module) -> float:
     """Mean loss in nats a token of the first prepared conversations."""
-    found = row_losses(measuring(model), TokenRows(run.stage_folder("prepare")).first(PROBED))
-    return sum(total for total, _ in found) / sum(count for _, count in found)
+    return token_loss(model, TokenRows(run.stage_folder("prepare")).first(PROBED))
 
 
 def score(run: Run, model: nn.Module, rows: Rows) -> list[Scored]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,17 +80,16 @@ def trainer(
     prepared: Path,
     callbacks: list[TrainerCallback],
     *,
-    labels: Labels,
-    measured: Callable[[Run, Rows], Sequence[LabelRow]],
+    learned: Callable[[Any], Objective],
+    measured: Callable[[Rows], Sequence[LabelRow]],
 ) -> Trainer:
-    """A trainer over rows with labels; `measured` gives the held-out rows."""
+    """A trainer over rows with labels, of which `learned` makes an objective by their lengths; `measured` gives the held-out rows."""
 
     def written(folder: Path) -> LabelRows:
         if run.leads:
-            write_labelled(folder, measured(run, held_out(run)))
+            write_labelled(folder, measured(held_out(run)))
         return LabelRows(folder)
 
-    learned = partial(objective, run, labels)
     return encoders.trainer(run, model, args, callbacks, rows=LabelRows(prepared), objective=learned, written=written)
 
 
