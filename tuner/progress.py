@@ -22,10 +22,10 @@ def bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 @contextmanager
-def training(total: int, done: int) -> Iterator[Callable[[dict[str, float], int, float], None]]:
-    """Yields the report of training: takes a log entry, the total of steps and the seconds left."""
+def training(total: int, done: int, *, counted: str) -> Iterator[Callable[[dict[str, float], int, float], None]]:
+    """Yields the report of training, told in `counted` a second: takes a log entry, the total of steps and the seconds left."""
     if not out.is_terminal:
-        yield lambda entry, steps, left: out.print(step_line(entry, steps, left))
+        yield lambda entry, steps, left: out.print(step_line(entry, steps, left, counted=counted))
         return
     with _live() as view:
         task = view.add_task("training", total=total, completed=done, extra="")
@@ -36,21 +36,21 @@ def training(total: int, done: int) -> Iterator[Callable[[dict[str, float], int,
             if "eval_loss" in entry:
                 held_out = f"  held out {entry['eval_loss']:.3f}"
                 return
-            view.update(task, completed=entry["step"], extra=_facts(entry) + held_out)
+            view.update(task, completed=entry["step"], extra=_facts(entry, counted) + held_out)
 
         yield report
 
 
-def step_line(entry: dict[str, float], steps: int, left: float) -> str:
+def step_line(entry: dict[str, float], steps: int, left: float, *, counted: str) -> str:
     """`step 12/56  loss 0.412  lr 1.9e-03  338 tok/s  left 1:02`."""
     if "eval_loss" in entry:
         return f"step {int(entry['step'])}/{steps}  held-out loss {entry['eval_loss']:.4f}"
-    return f"step {int(entry['step'])}/{steps}  {_facts(entry)}  left {clock(left)}"
+    return f"step {int(entry['step'])}/{steps}  {_facts(entry, counted)}  left {clock(left)}"
 
 
-def _facts(entry: dict[str, float]) -> str:
+def _facts(entry: dict[str, float], counted: str) -> str:
     reward = f"reward {entry['reward']:.3f}  " if "reward" in entry else ""
-    return f"{reward}loss {entry['loss']:.4f}  lr {entry['learning_rate']:.1e}  {entry['tokens_per_s']:.0f} tok/s"
+    return f"{reward}loss {entry['loss']:.4f}  lr {entry['learning_rate']:.1e}  {entry['tokens_per_s']:.0f} {counted}/s"
 
 
 def clock(seconds: float) -> str:

@@ -87,13 +87,18 @@ def tokenizer_with(*marks: str) -> PreTrainedTokenizerBase:
 @cache
 def llava() -> Path:
     """A tiny LLaVA whose images are four tokens, made once in a test session."""
+    return larger_llava(side=16, patch=8, language={}, vision={})
+
+
+def larger_llava(*, side: int, patch: int, language: dict[str, Any], vision: dict[str, Any]) -> Path:
+    """A LLaVA for images of `side` pixels, `patch` pixels a token, with other sizes than the tiny one."""
     folder = Path(mkdtemp(prefix="llava-"))
     tokenizer = tokenizer_with("<image>")
-    images = LlavaImageProcessorPil(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
+    images = LlavaImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
     processor = LlavaProcessor(
         image_processor=images,
         tokenizer=tokenizer,
-        patch_size=8,
+        patch_size=patch,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
         chat_template=TEMPLATE,
@@ -101,8 +106,8 @@ def llava() -> Path:
     processor.save_pretrained(folder)
     set_seed(0)
     config = LlavaConfig(
-        vision_config=CLIPVisionConfig(**VISION, initializer_range=0.2),
-        text_config=LlamaConfig(**LANGUAGE, vocab_size=len(tokenizer)),
+        vision_config=CLIPVisionConfig(**VISION | vision | {"image_size": side, "patch_size": patch}, initializer_range=0.2),
+        text_config=LlamaConfig(**LANGUAGE | language, vocab_size=len(tokenizer)),
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",

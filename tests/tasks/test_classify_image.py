@@ -55,7 +55,9 @@ def test_a_run_from_the_command_line_to_the_card(tmp_path: Path, capsys: pytest.
     assert 'labels = ["blue", "red"]' in card
     report = (folder / "report.html").read_text(encoding="utf-8")
     assert report.count('<img src="data:image/jpeg;base64,') == min(20, len(rows), report.count('<p class="question">')) > 0
-    capsys.readouterr()
+    told = capsys.readouterr().out
+    assert " rows/s" in told
+    assert "tok/s" not in told
     image = lab.folder / "eval" / "red" / "0.png"
     assert tune(lab, "try", "small", str(image), "--json") == 0
     first = json.loads(capsys.readouterr().out.splitlines()[-1])[0]

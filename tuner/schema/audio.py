@@ -71,6 +71,7 @@ class ClassifyAudio(Labelled):
     impl: ClassVar[str] = "tuner.tasks.classify_audio"
     head: ClassVar[str] = "audio"
     pipeline_tag: ClassVar[str] = "audio-classification"
+    counted: ClassVar[str] = "rows"
 
     max_seconds: float = opt(30.0, affects="prepare baseline", gt=0)
     """A longer recording is cut at its end, and the audit counts it."""

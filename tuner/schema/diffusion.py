@@ -22,6 +22,7 @@ class Diffusion(Task):
     library: ClassVar[str | None] = "diffusers"
     chats: ClassVar[bool] = False
     planned: ClassVar[bool] = False
+    counted: ClassVar[str] = "rows"
     # An image has no length: all are made of one size.
     max_length: ClassVar[int] = 1  # type: ignore[misc]
 

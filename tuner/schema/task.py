@@ -38,6 +38,8 @@ class Task(Section):
     """Texts a row, each of up to `max_length` tokens."""
     planned: ClassVar[bool] = True
     """Whether memory is worked out from the model's dimensions: those of a language model."""
+    counted: ClassVar[str] = "tok"
+    """What its speed is told in: tokens, or rows where those have none."""
 
     max_length: int = opt(1024, affects="prepare baseline", ge=8)
     """Longest row in tokens; what goes beyond is cut at the end, and the audit counts it."""
@@ -132,6 +134,7 @@ class ClassifyImage(Classes):
     extra: ClassVar[str] = "vision"
     head: ClassVar[str] = "image"
     pipeline_tag: ClassVar[str] = "image-classification"
+    counted: ClassVar[str] = "rows"
     # An image has no length: its processor makes all of one size.
     max_length: ClassVar[int] = 1  # type: ignore[misc]
     group_by_length: ClassVar[bool] = False  # type: ignore[misc]

@@ -75,7 +75,8 @@ def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
     writer = Writer(background=run.recipe.hardware.async_save)
     try:
         note(run.folder, step=step_of(checkpoint) if checkpoint else 0, steps=args.max_steps)
-        shown = progress.training(args.max_steps, step_of(checkpoint) if checkpoint else 0) if run.leads else nullcontext(log.report)
+        begun, counted = step_of(checkpoint) if checkpoint else 0, recipe.task.counted
+        shown = progress.training(args.max_steps, begun, counted=counted) if run.leads else nullcontext(log.report)
         with shown as report, fast_lora(model, args), compiled(model, wanted=run.recipe.trainer.torch_compile):
             log.report = report
             trainer = task.trainer(run, model, args, prepared, _callbacks(run, interrupt, log, writer))
