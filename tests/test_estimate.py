@@ -77,6 +77,13 @@ def test_rows_are_those_left_after_holding_out() -> None:
     assert size("data.eval_path=null", "data.eval_fraction=0.25").rows == 15
 
 
+def test_full_rows_are_counted_by_what_they_hold(project: Path) -> None:
+    (project / "texts.txt").write_text(f"{'x' * 399}\n" * 100, encoding="utf-8")  # about 10,000 tokens
+    given = ("task=pretrain", "data.path=texts.txt", "data.eval_path=texts.txt", "task.max_length=512")
+    assert (size(*given).rows, size(*given).steps) == (20, 3)
+    assert size("task.packing=true", "task.max_length=32").rows == 9, "20 rows of about 52 characters"
+
+
 def test_nothing_is_claimed_about_a_model_that_is_not_known() -> None:
     found = size("model=custom", "model.id=org/unknown", "model.source=hub")
     assert (found.parameters, found.trainable, found.memory_bytes) == (None, None, None)

@@ -16,6 +16,7 @@ from tuner.plan import Plan
 from tuner.proportions import apportioned, sizes
 from tuner.runs import read_json
 from tuner.schema.data import source_key, sources
+from tuner.schema.task import Pretrain, Sft
 
 CHARACTERS_PER_TOKEN = 4.0
 
@@ -59,12 +60,12 @@ def estimate(plan: Plan) -> Estimate:
 
 
 def _count(plan: Plan) -> tuple[int | None, int | None, bool]:
-    """(rows, tokens of one epoch, whether they were counted)."""
+    """(rows as the model sees them, tokens of one epoch, whether they were counted)."""
     prepare = plan.stage("prepare")
     if prepare.done:
-        train = read_json(Path(prepare.folder) / "data.json")["train"]
-        return train["rows"], train["tokens"], True
-    data = plan.load_recipe().data
+        about = read_json(Path(prepare.folder) / "data.json")
+        return about.get("packs", about["train"])["rows"], about["train"]["tokens"], True
+    data, task = plan.load_recipe().data, plan.load_recipe().task
     if data.streaming:
         return None, None, False
     counts, lengths = [], []
@@ -80,8 +81,9 @@ def _count(plan: Plan) -> tuple[int | None, int | None, bool]:
         away = min(total, data.eval_rows or round(total * data.eval_fraction))
         counts = [count - part for count, part in zip(counts, apportioned(counts, away), strict=True)] if total else counts
     used = sizes(list(data.mix.values()), counts, data) if data.mix and all(counts) else counts
-    written = sum(rows * length for rows, length in zip(used, lengths, strict=True))
-    return sum(used), round(written / CHARACTERS_PER_TOKEN), False
+    tokens = round(sum(rows * length for rows, length in zip(used, lengths, strict=True)) / CHARACTERS_PER_TOKEN)
+    full = isinstance(task, Pretrain) or (isinstance(task, Sft) and task.packing)
+    return math.ceil(tokens / task.max_length) if full else sum(used), tokens, False
 
 
 def _count_files(files: list[str]) -> tuple[int, int] | None:
@@ -120,10 +122,8 @@ def shape(plan: Plan) -> dict[str, Any] | None:
 
 
 def longest(plan: Plan) -> int:
-    """Tokens of the longest row, at most: the prepared rows', else as long as a row may be."""
-    prepare = plan.stage("prepare")
-    train = read_json(Path(prepare.folder) / "data.json")["train"] if prepare.done else {}
-    packed = plan.recipe["task"].get("packing", False)
-    text = int((0 if packed else train.get("length", {}).get("max")) or plan.load_recipe().task.max_length)
-    task = plan.load_recipe().task
-    return task.grown(text * task.texts)
+    """Tokens of the longest row, at most: the prepared rows', else (and of full rows, and of a stream) as long as a row may be."""
+    prepare, task = plan.stage("prepare"), plan.load_recipe().task
+    about = read_json(Path(prepare.folder) / "data.json") if prepare.done else {}
+    there = 0 if "packs" in about or plan.load_recipe().data.streaming else about.get("train", {}).get("length", {}).get("max")
+    return task.grown(int(there or task.max_length) * task.texts)

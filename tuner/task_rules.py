@@ -169,7 +169,7 @@ def pretraining(recipe: Recipe) -> Iterator[Finding]:
     if not isinstance(recipe.task, Pretrain):
         return
     why = "texts lie end to end in full rows"
-    yield from useless(recipe, why, *ROWS, *CHAT, "eval.metrics")
+    yield from useless(recipe, why, *(key for key in ROWS if key != "data.streaming"), *CHAT, "eval.metrics")
     if recipe.trainer.padding_free is Choice.never:
         yield "trainer.padding_free", f"`task=pretrain` has no use for `trainer.padding_free=never`: {why}", "remove it"
     if recipe.data.overlong is Overlong.drop:

@@ -18,8 +18,9 @@ from tests.lab import Lab, make_lab, tiny_tokenizer, train
 from tuner.data.formats import shards as shard_module
 from tuner.data.formats.shards import Shard, shards
 from tuner.data.heads import heads
+from tuner.data.journal import Journal
 from tuner.data.splits import held_out, split
-from tuner.data.stream import Journal, Stream, schedule
+from tuner.data.stream import Stream, schedule
 from tuner.data.streamed import stream
 from tuner.errors import TuneError
 from tuner.schema.data import Data
@@ -90,7 +91,7 @@ def test_what_the_journal_knows_is_not_made_again(lab: Lab, monkeypatch: pytest.
         torn.write('{"part": [0, 9')
     made = []
     before = found.maker.samples
-    monkeypatch.setattr(found.maker, "samples", lambda rows, part, key: made.append(len(rows)) or before(rows, part, key))
+    monkeypatch.setattr(found.maker, "samples", lambda rows, *more: made.append(len(rows)) or before(rows, *more))
     walked(found, 1, start=140)
     assert sum(made) <= 7, "the block at hand alone"
     assert Journal(found.journal).read().whole
@@ -274,7 +275,7 @@ def test_what_a_stream_cannot_do_is_told_in_the_plan(lab: Lab, change: str, what
 
 def test_a_stream_of_nothing_to_train_ends(lab: Lab) -> None:
     found = opened(lab, 'data.transforms=[{filter: \'messages[0]["content"] > "a"\'}]')
-    found.maker.data.transforms[:] = [{"filter": "len(messages) > 9"}]  # type: ignore[attr-defined]
+    found.maker.blocks.data.transforms[:] = [{"filter": "len(messages) > 9"}]  # type: ignore[attr-defined]
     with pytest.raises(TuneError, match="no row of the stream can be trained"):
         walked(found, 1)
 

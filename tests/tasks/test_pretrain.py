@@ -17,6 +17,8 @@ from tuner import cli
 from tuner.data.documents import pieces, write
 from tuner.data.store import TokenRows
 from tuner.errors import TuneError
+from tuner.estimate import estimate, longest
+from tuner.pipeline import execute
 from tuner.runs import read_json
 
 RECIPE = """\
@@ -68,6 +70,18 @@ def test_rows_are_full_and_hold_every_text_once(tmp_path: Path) -> None:
     assert set(lengths[:-1]) == {16}
     assert tokenizer.decode(np.concatenate([row.ids for row in rows]).tolist()) == "".join(f"{text}<|im_end|>" for text in texts)
     assert len(found[0]["rows"]) == 2, "the second text does not see the first"
+
+
+def test_a_plan_counts_full_rows_once_they_are_there(tmp_path: Path) -> None:
+    lab = lab_of(tmp_path / "lab")
+    execute(lab.run(), only=("prepare",))
+    plan = lab.plan()
+    tokens = sum(13 * (1 + index % 4) + 1 for index in range(60))
+    found = estimate(plan)
+    assert (found.exact, found.rows, found.steps) == (True, 63, 8)
+    assert 62 < tokens / 32 <= 63
+    assert found.tokens == round(tokens * 64 / 63), "eight steps of eight rows"
+    assert longest(plan) == 32, "a row is full, though a piece may be short"
 
 
 def test_weights_by_chance_are_the_same_each_time_and_need_full_training(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Real models on real rows, for minutes: MiniLM on SST-2, NCBI disease and STS 2012, SmolLM2 on preferences. All are `slow`."""
+"""Real models on real rows, for minutes: MiniLM on SST-2, NCBI disease and STS 2012, SmolLM2 on Wikipedia. All are `slow`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.lab import environ
-from tests.tasks import people
+from tests.tasks import articles, people, tongue
 from tests.tasks.run import tune
 from tuner.model.sources import fetch
 from tuner.runs import read_json
@@ -30,6 +30,7 @@ data: {path: train.jsonl, eval_path: dev.jsonl}
 trainer: {precision: fp32, batch_size: 8, learning_rate: 2e-4, max_steps: 14}
 hardware: {micro_batch_size: 2}
 """
+READ = "data: {path: train.txt, eval_path: dev.txt, streaming: true}\n"
 FP32 = "trainer: {{precision: fp32, batch_size: 32, learning_rate: {rate}, num_train_epochs: {epochs}, logging_steps: 20}}\n"
 
 
@@ -131,3 +132,46 @@ def test_preferences(tmp_path: Path, shared_data: Path) -> None:
     more = "task: {max_length: 192}\neval: {generate: false}\nhardware: {micro_batch_size: 4}\n"
     found = measured(tmp_path, sets, task="dpo", rate=3e-4, epochs=1, model="smollm2-135m", more=more)
     assert found["tuned"]["margin"] > found["base"]["margin"]
+
+
+def test_reading_on(tmp_path: Path, shared_data: Path) -> None:
+    """SmolLM2 with LoRA reads on in 25 articles, streamed, 16 steps of 2,048 tokens: five others surprise it less."""
+    articles.write(tmp_path, shared_data)
+    recipe = "# real — a test\ndefaults: [{task: pretrain}, {model: smollm2-135m}, {hub: none}]\n" + READ
+    recipe += "task: {max_length: 256}\ntrainer: {learning_rate: 5e-4, batch_size: 8, max_steps: 16, save_steps: 0}\n"
+    found = ran(tmp_path, recipe)
+    assert found["base"]["perplexity"] < 40
+    assert found["tuned"]["perplexity"] < 0.93 * found["base"]["perplexity"]
+
+
+def test_from_scratch(tmp_path: Path, shared_data: Path) -> None:
+    """A Llama of 1.8M parameters that knows nothing, of a stream: better than the frequencies of its tokens."""
+    articles.write(tmp_path, shared_data)
+    words = articles.llama(tmp_path)
+    recipe = HEAD.format(task="pretrain", model="custom", adapter="full").replace("{dtype", "{id: ./llama, init: random, dtype") + READ
+    recipe += "task: {max_length: 128}\ntrainer: {precision: fp32, learning_rate: 3e-3, batch_size: 8, max_steps: 300, save_steps: 0}\n"
+    found = ran(tmp_path, recipe)
+    assert found["base"]["perplexity"] == pytest.approx(words, rel=0.1)
+    assert found["tuned"]["perplexity"] < 0.3 * words
+
+
+def test_words_that_are_hidden(tmp_path: Path, shared_data: Path) -> None:
+    """MiniLM comes without the part that fills in, and learns it on pieces of 40 words."""
+    articles.write(tmp_path, shared_data, words=40)
+    recipe = HEAD.format(task="fill_mask", model="minilm-l6", adapter="full") + "task: {max_length: 64}\n"
+    recipe += "data: {path: train.txt, eval_path: dev.txt}\n"
+    recipe += "trainer: {precision: fp32, batch_size: 8, learning_rate: 5e-4, num_train_epochs: 1, save_steps: 0}\n"
+    found = ran(tmp_path, recipe)
+    assert found["tuned"]["masked_accuracy"] > 0.2 > found["base"]["masked_accuracy"] + 0.1
+
+
+def test_an_invented_language(tmp_path: Path) -> None:
+    """A T5 that knows nothing learns 60 words and another order of them, from 3,000 sentences."""
+    tongue.write(tmp_path, rows=3000, held_out=100)
+    recipe = HEAD.format(task="translate", model="custom", adapter="full").replace("{dtype", "{id: ./t5, dtype")
+    recipe = recipe.replace("{hub: none}", "{hub: none}, {eval: translation}") + "task: {max_length: 16, max_target_length: 16}\n"
+    recipe += "data: {path: train.jsonl, eval_path: dev.jsonl}\n"
+    recipe += "trainer: {precision: fp32, batch_size: 32, learning_rate: 2e-3, num_train_epochs: 10, save_steps: 0}\n"
+    found = ran(tmp_path, recipe)
+    assert found["tuned"]["bleu"] > 80 > 5 > found["base"]["bleu"]
+    assert found["tuned"]["chrf"] > 80

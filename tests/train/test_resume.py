@@ -161,9 +161,12 @@ def test_killed_at_five_moments_the_result_is_bitwise_that_of_an_uninterrupted_r
 
 @pytest.mark.slow
 @pytest.mark.ci
-def test_a_stream_killed_in_between_goes_on_at_the_very_sample(tmp_path: Path, workers: list[subprocess.Popen[str]]) -> None:
+@pytest.mark.parametrize("task", ["sft", "pretrain"])
+def test_a_stream_killed_in_between_goes_on_at_the_very_sample(task: str, tmp_path: Path, workers: list[subprocess.Popen[str]]) -> None:
     lab = new_lab(tmp_path)
-    streamed = ("data.streaming=true", "data.shuffle_rows=9", f"trainer.max_steps={STEPS}", *ONLY_TRAIN[1:])
+    (tmp_path / "train.txt").write_text("".join(f"the text {i}{' and more' * (i % 9)}\n" for i in range(56)), encoding="utf-8")
+    texts = (f"data.path={tmp_path}/train.txt", "task.max_length=80", "eval.metrics=[exact_match]") if task == "pretrain" else ()
+    streamed = ("data.streaming=true", "data.shuffle_rows=9", f"trainer.max_steps={STEPS}", *ONLY_TRAIN[1:], f"task={task}", *texts)
     whole, killed = (Path(lab.plan(*streamed, f"name={name}").folder) for name in ("whole", "killed"))
     assert worker.main([str(lab.write_plan(*streamed, "name=whole"))]) == 0
     path = lab.write_plan(*streamed, "name=killed")

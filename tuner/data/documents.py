@@ -1,4 +1,4 @@
-"""Texts end to end: `pieces(texts, tokenizer, 1024)` -> TokenRows that fill rows of 1,024 tokens; `write(folder, …)`."""
+"""Texts end to end: `pieces(texts, tokenizer, 1024)` fill rows of 1,024 tokens, `write(…)` keeps them, `filled(…)` goes on with some."""
 
 from __future__ import annotations
 
@@ -25,17 +25,35 @@ def documents(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Itera
             yield np.asarray(closed, np.int32)
 
 
-def pieces(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, length: int, *, alone: bool = False) -> Iterator[TokenRow]:
-    """Texts, cut where a row of `length` tokens is full and going on in the next. `alone`: each text begins a row of its own."""
-    filled = 0
+def pieces(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, length: int, *, alone: bool = False, begun: int = 0
+) -> Iterator[TokenRow]:
+    """Texts, cut where a row of `length` tokens is full and going on in the next; the first row has `begun` tokens already.
+
+    `alone`: each text begins a row of its own.
+    """
     for index, ids in enumerate(documents(texts, tokenizer)):
         at, number = 0, 0
-        filled = 0 if alone else filled
+        begun = 0 if alone else begun
         while at < len(ids):
-            part = ids[at : at + length - filled]
+            part = ids[at : at + length - begun]
             yield TokenRow(ids=part, trained=np.ones(len(part), np.bool_), truncated=False, piece=number, index=index)
-            filled = (filled + len(part)) % length
+            begun = (begun + len(part)) % length
             at, number = at + len(part), number + 1
+
+
+def filled(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, length: int, rest: list[list[int]]
+) -> tuple[list[list[list[int]]], list[list[int]]]:
+    """(rows of exactly `length` tokens, each the ids of its pieces; the pieces that fill none). The first row goes on from `rest`."""
+    rows, row, begun = [], [*rest], sum(map(len, rest))
+    for piece in pieces(texts, tokenizer, length, begun=begun):
+        row.append(piece.ids.tolist())
+        begun = (begun + len(piece.ids)) % length
+        if not begun:
+            rows.append(row)
+            row = []
+    return rows, row
 
 
 def write(folder: Path, rows: Sequence[TokenRow], length: int) -> int:

@@ -12,9 +12,10 @@ from tuner.context import Run
 from tuner.data.formats import Found
 from tuner.data.formats.shards import AnyShard, shards
 from tuner.data.hub import hub_stream
+from tuner.data.journal import Journal
 from tuner.data.load import Rows
 from tuner.data.mix import Part, parts
-from tuner.data.stream import Feed, Journal, schedule, settled
+from tuner.data.stream import Feed, schedule, settled
 from tuner.errors import Problem, TuneError
 from tuner.proportions import apportioned, shares
 from tuner.schema.data import Data, OnError, source_key

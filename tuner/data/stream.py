@@ -2,16 +2,15 @@
 
 The order is a function of the seed: the parts of a source are permuted anew in each epoch, and rows are shuffled within blocks of a part.
 So the state of a stream is one integer, the number of samples that were trained. A journal in the run folder says how many samples each
-block gave, by which a resumed run passes over what was trained without tokenizing it. Every rank and worker walks through the same
-samples and makes only its own: their union is the same whatever their number.
+block gave, and which tokens it left to the next one, by which a resumed run passes over what was trained without tokenizing it. Every rank
+and worker walks through the same samples and makes only its own: their union is the same whatever their number.
 """
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import count, islice, repeat
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +18,7 @@ from typing import Any, Protocol
 from torch.utils.data import IterableDataset, get_worker_info
 
 from tuner.data.formats.shards import AnyShard
+from tuner.data.journal import Journal, Rest, Turn
 from tuner.data.load import Rows
 from tuner.errors import Problem, TuneError
 from tuner.schema.data import Data, OnError
@@ -29,42 +29,12 @@ Item = dict[str, Any]
 class Maker(Protocol):
     """What a task makes of rows."""
 
-    def samples(self, rows: Rows, part: int, key: str) -> Sequence[Any]:
-        """The samples that a shuffled block of a source gives, as cheap as they can be counted; `key` seeds what is random."""
+    def samples(self, rows: Rows, part: int, key: str, rest: Rest) -> tuple[Sequence[Any], Rest]:
+        """The samples that a shuffled block of a source gives, as cheap as they can be counted; `key` seeds what is random. And what the
+        block leaves to the next one of its source, as `rest` was left by the one before."""
 
     def items(self, samples: list[Any]) -> list[Item]:
         """Model-ready samples."""
-
-
-@dataclass
-class Journal:
-    """Samples of each block, by (source, epoch, turn of the part): what is learnt on the way, for a later resume."""
-
-    path: Path
-    known: dict[tuple[int, int, int], list[int]] = field(default_factory=dict)
-    whole: set[tuple[int, int, int]] = field(default_factory=set)
-    skipped: list[str] = field(default_factory=list)
-
-    def read(self) -> Journal:
-        """What an earlier process has noted; a last line torn by a kill is left out."""
-        for line in self.path.read_bytes().splitlines(keepends=True) if self.path.is_file() else ():
-            if line.endswith(b"\n"):
-                entry = json.loads(line)
-                self._take(tuple(entry["part"]), entry)
-        return self
-
-    def note(self, part: tuple[int, int, int], **entry: Any) -> None:
-        """Note a block (its `samples`) or the end of a part (`whole`)."""
-        self._take(part, entry)
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"part": part, **entry}, ensure_ascii=False) + "\n")
-
-    def _take(self, part: Any, entry: dict[str, Any]) -> None:
-        if entry.get("whole"):
-            self.whole.add(part)
-        elif entry["block"] == len(self.known.setdefault(part, [])):
-            self.known[part].append(entry["samples"])
-            self.skipped += entry.get("skipped", [])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,30 +49,34 @@ class Feed:
 
     def samples(self, start: int, seed: int, maker: Maker, journal: Journal, *, writes: bool) -> Iterator[Any]:
         """Samples from number `start` on, epoch after epoch. Raises TuneError when a row cannot be used, or no part gives any sample."""
-        passed = 0
+        passed, rest = 0, Rest()
+        last: tuple[Turn, int] | None = None  # the block that was passed over last: the journal has what it left
         for epoch in count():
-            before = passed
+            before = passed, last, sum(map(len, rest))
             order = list(range(len(self.shards)))
             random.Random(f"{seed}:{self.part}:{epoch}").shuffle(order)
             for turn, index in enumerate(order):
                 where = (self.part, epoch, turn)
-                if where in journal.whole and passed + sum(journal.known[where]) <= start:
-                    passed += sum(journal.known[where])
+                known = journal.known.get(where, [])
+                if where in journal.whole and passed + sum(known) <= start:
+                    passed, last = passed + sum(known), (where, len(known) - 1) if known else last
                     continue
                 for block, rows in enumerate(self._blocks(index)):
                     known = journal.known.get(where, [])
                     if block < len(known) and passed + known[block] <= start:
-                        passed += known[block]
+                        passed, last = passed + known[block], (where, block)
                         continue
-                    made = self._made(rows, index, f"{seed}:{self.part}:{epoch}:{index}:{block}", maker)
+                    rest, last = journal.rest(*last) if last else rest, None
+                    made, rest = self._made(rows, index, f"{seed}:{self.part}:{epoch}:{index}:{block}", maker, rest)
                     if writes and block == len(known):
-                        skipped = [f"{_settled(p.where, self.shards[index])}: {p.what}" for p in rows.skipped]
-                        journal.note(where, block=block, samples=len(made), **({"skipped": skipped} if skipped and not epoch else {}))
+                        skipped = [] if epoch else [f"{_settled(p.where, self.shards[index])}: {p.what}" for p in rows.skipped]
+                        more = {"skipped": skipped, "rest": rest}
+                        journal.note(where, block=block, samples=len(made), **{name: value for name, value in more.items() if value})
                     yield from made[max(0, start - passed) :]
                     passed += len(made)
                 if writes and where not in journal.whole:
                     journal.note(where, whole=True)
-            if passed == before:
+            if (passed, last, sum(map(len, rest))) == before:
                 raise TuneError("no row of the stream can be trained", self.shards[0].name, "look at its rows, and at `data.transforms`")
 
     def _blocks(self, index: int) -> Iterator[Rows]:
@@ -126,13 +100,13 @@ class Feed:
         finally:
             found.close()  # type: ignore[attr-defined]
 
-    def _made(self, rows: Rows, index: int, key: str, maker: Maker) -> Sequence[Any]:
+    def _made(self, rows: Rows, index: int, key: str, maker: Maker, rest: Rest) -> tuple[Sequence[Any], Rest]:
         order = list(range(len(rows)))
         random.Random(key).shuffle(order)
         rows = rows.take(order)
         rows.part = type(rows.part)("H", [self.part] * len(rows))
         try:
-            return maker.samples(rows, self.part, key) if rows else []
+            return maker.samples(rows, self.part, key, rest) if rows else ([], rest)
         except TuneError as error:
             raise settled(error, self.shards[index]) from error
 

@@ -15,6 +15,7 @@ from tuner.data.chat import TokenRow
 from tuner.data.load import Rows
 from tuner.data.splits import held_out
 from tuner.data.store import TokenRows, write_rows
+from tuner.data.streamed_texts import stream
 from tuner.errors import GATE, TuneError
 from tuner.eval.loss import row_losses, token_loss
 from tuner.eval.scores import TEXT, Formula, Scored
@@ -89,8 +90,11 @@ def trainer(run: Run, model: nn.Module, args: TrainingArguments, prepared: Path,
             write_rows(folder, _pieces(run, held_out(run)))
         return TokenRows(folder)
 
+    rows: Any = TokenRows(prepared)
+    if run.recipe.data.streaming:
+        rows = stream(run, tokenizer_of(run), _task(run).max_length, micro=args.per_device_train_batch_size)
     options: dict[str, Any] = {"tokenizer": tokenizer_of(run), "padding_free": padding_free(run, model, packing=True)}
-    return make_trainer(run, model, args, callbacks, rows=TokenRows(prepared), eval_rows=validation(run, written), **options)
+    return make_trainer(run, model, args, callbacks, rows=rows, eval_rows=validation(run, written), **options)
 
 
 def probe(run: Run, model: nn.Module) -> float:
