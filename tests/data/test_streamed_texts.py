@@ -230,7 +230,6 @@ def test_a_resumed_training_is_an_uninterrupted_one(lab: Lab, learned: tuple[str
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # torchrun leaves its log files open
 def test_two_processes_train_on_a_stream_as_one(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shard_module, "PART_BYTES", 32 << 20)  # as those that are started have it

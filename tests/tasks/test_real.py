@@ -30,7 +30,7 @@ data: {path: train.jsonl, eval_path: dev.jsonl}
 trainer: {precision: fp32, batch_size: 8, learning_rate: 2e-4, max_steps: 14}
 hardware: {micro_batch_size: 2}
 """
-READ = "data: {path: train.txt, eval_path: dev.txt, streaming: true}\n"
+READ = "data: {path: train.txt, eval_path: dev.txt}\n"
 FP32 = "trainer: {{precision: fp32, batch_size: 32, learning_rate: {rate}, num_train_epochs: {epochs}, logging_steps: 20}}\n"
 
 
@@ -135,10 +135,10 @@ def test_preferences(tmp_path: Path, shared_data: Path) -> None:
 
 
 def test_reading_on(tmp_path: Path, shared_data: Path) -> None:
-    """SmolLM2 with LoRA reads on in 25 articles, streamed, 16 steps of 2,048 tokens: five others surprise it less."""
+    """SmolLM2 with LoRA reads on in 25 articles, 20 steps of 2,048 tokens: five others surprise it less."""
     articles.write(tmp_path, shared_data)
-    recipe = "# real — a test\ndefaults: [{task: pretrain}, {model: smollm2-135m}, {hub: none}]\n" + READ
-    recipe += "task: {max_length: 256}\ntrainer: {learning_rate: 5e-4, batch_size: 8, max_steps: 16, save_steps: 0}\n"
+    recipe = "# real — a test\ndefaults: [{task: pretrain}, {model: smollm2-135m}, {adapter: lora}, {hub: none}]\n" + READ
+    recipe += "task: {max_length: 256}\ntrainer: {learning_rate: 5e-4, batch_size: 8, max_steps: 20, save_steps: 0}\n"
     found = ran(tmp_path, recipe)
     assert found["base"]["perplexity"] < 40
     assert found["tuned"]["perplexity"] < 0.93 * found["base"]["perplexity"]
@@ -148,7 +148,8 @@ def test_from_scratch(tmp_path: Path, shared_data: Path) -> None:
     """A Llama of 1.8M parameters that knows nothing, of a stream: better than the frequencies of its tokens."""
     articles.write(tmp_path, shared_data)
     words = articles.llama(tmp_path)
-    recipe = HEAD.format(task="pretrain", model="custom", adapter="full").replace("{dtype", "{id: ./llama, init: random, dtype") + READ
+    recipe = HEAD.format(task="pretrain", model="custom", adapter="full").replace("{dtype", "{id: ./llama, init: random, dtype")
+    recipe += READ.replace("}", ", streaming: true}")
     recipe += "task: {max_length: 128}\ntrainer: {precision: fp32, learning_rate: 3e-3, batch_size: 8, max_steps: 300, save_steps: 0}\n"
     found = ran(tmp_path, recipe)
     assert found["base"]["perplexity"] == pytest.approx(words, rel=0.1)
@@ -158,11 +159,10 @@ def test_from_scratch(tmp_path: Path, shared_data: Path) -> None:
 def test_words_that_are_hidden(tmp_path: Path, shared_data: Path) -> None:
     """MiniLM comes without the part that fills in, and learns it on pieces of 40 words."""
     articles.write(tmp_path, shared_data, words=40)
-    recipe = HEAD.format(task="fill_mask", model="minilm-l6", adapter="full") + "task: {max_length: 64}\n"
-    recipe += "data: {path: train.txt, eval_path: dev.txt}\n"
-    recipe += "trainer: {precision: fp32, batch_size: 8, learning_rate: 5e-4, num_train_epochs: 1, save_steps: 0}\n"
+    recipe = HEAD.format(task="fill_mask", model="minilm-l6", adapter="full") + "task: {max_length: 64}\n" + READ
+    recipe += "trainer: {precision: fp32, batch_size: 32, learning_rate: 5e-4, num_train_epochs: 1, save_steps: 0}\n"
     found = ran(tmp_path, recipe)
-    assert found["tuned"]["masked_accuracy"] > 0.2 > found["base"]["masked_accuracy"] + 0.1
+    assert found["tuned"]["masked_accuracy"] > 0.1 > found["base"]["masked_accuracy"] + 0.08
 
 
 def test_an_invented_language(tmp_path: Path) -> None:
@@ -174,4 +174,4 @@ def test_an_invented_language(tmp_path: Path) -> None:
     recipe += "trainer: {precision: fp32, batch_size: 32, learning_rate: 2e-3, num_train_epochs: 10, save_steps: 0}\n"
     found = ran(tmp_path, recipe)
     assert found["tuned"]["bleu"] > 80 > 5 > found["base"]["bleu"]
-    assert found["tuned"]["chrf"] > 80
+    assert found["tuned"]["chrf"] > 88

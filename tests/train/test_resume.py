@@ -160,8 +160,7 @@ def test_killed_at_five_moments_the_result_is_bitwise_that_of_an_uninterrupted_r
 
 
 @pytest.mark.slow
-@pytest.mark.ci
-@pytest.mark.parametrize("task", ["sft", "pretrain"])
+@pytest.mark.parametrize("task", [pytest.param("sft", marks=pytest.mark.ci), "pretrain"])
 def test_a_stream_killed_in_between_goes_on_at_the_very_sample(task: str, tmp_path: Path, workers: list[subprocess.Popen[str]]) -> None:
     lab = new_lab(tmp_path)
     (tmp_path / "train.txt").write_text("".join(f"the text {i}{' and more' * (i % 9)}\n" for i in range(56)), encoding="utf-8")
