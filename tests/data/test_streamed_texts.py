@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections import Counter
 from itertools import chain, islice, pairwise
 from pathlib import Path
@@ -195,6 +196,14 @@ def test_processes_read_different_rows_and_none_twice(lab: Lab) -> None:
     seen = [[json.dumps(row) for batch in batches for row in batch] for batches in ranks]
     assert not set(seen[0]) & set(seen[1])
     assert len({*chain(*seen)}) == 24
+
+
+def test_a_worker_makes_the_rows_of_this_process(lab: Lab) -> None:
+    """A maker goes to workers as bytes, with its steps; loading is what makes a person's own steps known there."""
+    found = opened(lab, 'data.transforms=[{filter: "len(text) > 20"}]')
+    expected = walked(found, 30)
+    found.maker = pickle.loads(pickle.dumps(found.maker))
+    assert walked(found, 30) == expected
 
 
 def test_the_first_rows_are_audited_and_a_length_is_asked_for(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
