@@ -24,9 +24,21 @@ class AugmentImage(Augment):
     """The column: a file's path, its bytes, or an image of a Hub dataset."""
 
 
+@dataclass(kw_only=True)
+class Turning(AugmentImage):
+    """A random change of where things are in an image."""
+
+    mask: str = opt("")
+    """The column of a mask (`task: segment`), which is turned alike, by the nearest pixel; what is new in it has the number 255."""
+
+    def named_columns(self) -> list[str]:
+        """The mask's too, where there is one."""
+        return [name for name in (self.column, self.mask) if name]
+
+
 @kind("transform", "augment_flip")
 @dataclass(kw_only=True)
-class Flip(AugmentImage):
+class Flip(Turning):
     """Mirrors the image, left and right."""
 
     example = "augment_flip: {chance: 0.5}"
@@ -36,7 +48,7 @@ class Flip(AugmentImage):
 
 @kind("transform", "augment_rotate")
 @dataclass(kw_only=True)
-class Rotate(AugmentImage):
+class Rotate(Turning):
     """Turns the image by up to so many degrees, either way; the corners are black."""
 
     main, example = "degrees", "augment_rotate: 10"
@@ -46,7 +58,7 @@ class Rotate(AugmentImage):
 
 @kind("transform", "augment_crop")
 @dataclass(kw_only=True)
-class Crop(AugmentImage):
+class Crop(Turning):
     """Cuts a part out and enlarges it to the size that the image had."""
 
     main, example = "least", "augment_crop: {least: 0.7, copies: 1}"
