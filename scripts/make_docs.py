@@ -127,7 +127,7 @@ def default(key: Key) -> str:
     if key.default is None:
         return "not set"
     if isinstance(key.default, list | dict):
-        return f"`[{', '.join(key.default)}]`" if isinstance(key.default, list) else "`{}`"
+        return f"`[{', '.join(map(str, key.default))}]`" if isinstance(key.default, list) else "`{}`"
     return f"`{str(key.default).lower() if isinstance(key.default, bool) else key.default}`"
 
 

@@ -33,7 +33,7 @@ def loaded(cls):
 
 print(json.dumps({name: loaded(cls) for name, cls in kinds("task").items()}))
 """
-NEED = {"classify_image": "vision", "vlm": "vision", "diffusion": "diffusion"}
+NEED = {"classify_image": "vision", "segment": "vision", "vlm": "vision", "diffusion": "diffusion"}
 
 
 def alone(folder: Path, code: str, *args: str) -> subprocess.CompletedProcess[str]:

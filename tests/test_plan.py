@@ -110,6 +110,8 @@ OTHER: dict[str, Any] = {  # values for keys whose default does not tell what an
     "eval.bootstrap_samples": 200,
     "data.transforms": ["trim"],
     "task.labels": ["other"],
+    "task.numbers": [1],
+    "task.ignore": [7],
     "task.teacher": "org/other",
     "task.sample_prompts": ["other"],
     "task.matryoshka_dims": [8],

@@ -20,6 +20,7 @@ from tuner.schema.hardware import Device
 from tuner.schema.model import Source
 from tuner.schema.recipe import Recipe
 from tuner.schema.trainer import Precision
+from tuner.segment_rules import RULES as SEGMENT_RULES
 from tuner.task_rules import RULES as TASK_RULES
 from tuner.trainer_rules import RULES as TRAINER_RULES
 
@@ -173,6 +174,7 @@ RULES = (
     batch,
     *TASK_RULES,
     *PAINTING_RULES,
+    *SEGMENT_RULES,
     *REWARD_RULES,
     model_source,
 )

@@ -19,6 +19,7 @@ HEADLINES = (
     "f1",
     "spearman",
     "ndcg@10",
+    "mean_iou",
     "accuracy",
     "masked_accuracy",
     "preference_accuracy",
@@ -47,7 +48,9 @@ NAMES = {
     "teacher_kl": "KL to the teacher",
     "ndcg@10": "nDCG@10",
     "mrr@10": "MRR@10",
+    "mean_iou": "mean IoU",
 }
+GROUPS = {"field/": "Fields of the answer", "iou/": "IoU of each class"}  # measurements of a part, and what they are called together
 SIGNED = ("pearson", "spearman", "margin", "reward")
 HUNDREDS = ("bleu", "chrf")  # between 0 and 100, as sacrebleu gives them
 
@@ -69,7 +72,19 @@ class Metric:
     @property
     def name(self) -> str:
         """`field/intent` as "intent", `exact_match` as "exact match"."""
-        return NAMES.get(self.key) or self.key.removeprefix("field/").replace("_", " ")
+        if self.group:
+            return self.part if self.is_field else f"IoU of {self.part}"
+        return NAMES.get(self.key) or self.key.replace("_", " ")
+
+    @property
+    def group(self) -> str:
+        """What it is called together with others of its kind, where it measures a part: `Fields of the answer`."""
+        return GROUPS.get(self.key[: self.key.find("/") + 1], "")
+
+    @property
+    def part(self) -> str:
+        """The part that it measures: `intent` of `field/intent`."""
+        return self.key.partition("/")[2]
 
     @property
     def is_field(self) -> bool:

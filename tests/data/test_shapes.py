@@ -230,6 +230,8 @@ def test_unpaired_preferences(row: dict[str, Any]) -> None:
         ),
         ({"text": "once upon"}, "text", {"text": "once upon"}),
         ({"image": "a.png", "label": "cat"}, "image", {"image": "a.png", "label": "cat"}),
+        ({"image": "a.png", "mask": "b.png"}, "mask", {"image": "a.png", "mask": "b.png"}),
+        ({"image": "a.png", "annotation": "b.png", "label": "cat"}, "image", {"image": "a.png", "label": "cat"}),
         ({"audio": "a.wav", "text": "zero"}, "audio", {"audio": "a.wav", "text": "zero"}),
     ],
 )

@@ -5,6 +5,7 @@ tune try sentiment "A lovely film"         the labels of a model that gives some
 tune try flowers photo.jpg                 of one that labels images, an image file
 tune try reader "Who wrote it?" context=@story.txt    of one that finds answers, the text (or context="…", or on stdin)
 tune try ranker "warm gloves" passages=@hits.txt      of one that ranks passages, a line each (or passages="one|other", or on stdin)
+tune try streets photo.jpg                 of one that labels pixels: PNG files of base, tuned and its mask
 tune try shapes "a red circle"             of one that paints: PNG files of base and tuned
 tune try looker photo.jpg "What is it?"    of one that sees and writes, an image file and a question
 tune try quickstart                        a conversation; an empty line ends it
@@ -36,6 +37,7 @@ SERVES = {
     "embedding": "tuner.serve.vectors",
     "image": "tuner.serve.pictures",
     "rerank": "tuner.serve.ranked",
+    "segment": "tuner.serve.segmented",
     "seq2seq": "tuner.serve.written",
     "span": "tuner.serve.answers",
     "speech": "tuner.serve.sounds",

@@ -27,7 +27,7 @@ NGRAM, LEAST_WORDED = 5, 3  # words of a gram, and how many of them are no numbe
 HALF, SHORT, LONG = 0.5, 8, 50  # of the words of a held-out text: a share of at least so many (or all of them), or a number
 COMMON_SHARE, COMMON_LEAST = 0.05, 2  # a gram in more held-out rows than both says nothing about any of them
 FILES = ("image", "audio")  # columns of files, which are alike when their bytes are
-FRAMES = ("system", "tools")  # columns, and who speaks, that many rows have alike
+FRAMES = ("system", "tools", "mask")  # columns, and who speaks, that many rows have alike, or that say nothing without the image
 MOST_SHOWN, SHOWN = 5, 12  # examples, and words of each
 
 

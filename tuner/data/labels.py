@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from typing import Any
 from tuner.data.turns import Misfit
 
 OUTSIDE = "O"  # a word that belongs to no entity
+NOTHING = 255  # in a mask: a pixel that nobody has labelled (Transformers' semantic_loss_ignore_index)
+GOLDEN = 0.618034  # a turn of so much around the circle of colours is never near the turns before
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,3 +60,11 @@ def finite(value: Any, what: str) -> float:
     if not math.isfinite(found):
         raise Misfit(f"{what} is {value!r:.80}")
     return found
+
+
+def colour(number: int) -> tuple[int, int, int]:
+    """The colour in which class `number` is shown, red, green and blue from 0 to 255: the first one is dark, as backgrounds are."""
+    if number == 0:
+        return (40, 40, 48)
+    parts = colorsys.hsv_to_rgb(number * GOLDEN % 1, 0.75 if number % 2 else 0.5, 0.95 if number % 3 else 0.75)
+    return (round(255 * parts[0]), round(255 * parts[1]), round(255 * parts[2]))

@@ -1,8 +1,8 @@
 """The row layouts that are known: `SHAPES[RowShape.alpaca]` says which columns it needs, and reads such a row as an Example.
 
 An Example is one of nine kinds, whatever the rows look like: `conversation` {messages, tools, images}, `preference` {prompt, chosen,
-rejected}, `unpaired` {prompt, completion, label}, `written` {source, target} or {texts}, `labelled` {text, text_pair, label, score, image
-or audio}, `related` {anchor, positive, negatives}, `tagged` {tokens, tags},
+rejected}, `unpaired` {prompt, completion, label}, `written` {source, target} or {texts}, `labelled` {text, text_pair, label, score, image,
+mask or audio}, `related` {anchor, positive, negatives}, `tagged` {tokens, tags},
 `answered` {question, context, answers}, `text` {text}.
 Messages are Transformers': role, content (text, or parts), tool_calls, reasoning_content; `train: false` keeps the loss off one of them.
 """
@@ -47,12 +47,15 @@ ALSO = {
     "positive": ("pos", "passage", "document"),
     "negative": ("neg", "negatives", "hard_negative"),
     "image": ("path", "image_path", "img"),
+    "mask": ("annotation", "mask_path", "segmentation_mask"),
     "tokens": ("words",),
     "tags": ("ner_tags", "pos_tags"),
 }
 
 _NUMBERED = re.compile(r"negative_\d+")  # one a column, as in sets of sentence-transformers
 SAID = {
+    "image": ("pixel_values",),
+    "mask": ("label", "labels"),
     "audio": ("path", "file", "wav", "flac", "mp3"),
     "text": ("caption", "prompt", "transcription", "transcript"),
 }  # more of them, of a shape that was said: by themselves they may be anything
@@ -173,6 +176,12 @@ SHAPES: dict[RowShape, Shape] = {
     RowShape.tags: Shape(needs=("tokens", "tags"), kind="tagged", read=_tagged),
     RowShape.pair: Shape(needs=("sentence1", "sentence2"), may_have=("score", "label"), kind="labelled", read=_pair),
     RowShape.triplet: Shape(needs=("anchor", "positive"), may_have=("negative",), kind="related", read=_related),
+    RowShape.mask: Shape(
+        needs=("image", "mask"),
+        may_have=("label", "text", "question", "answer"),
+        kind="labelled",
+        read=_labelled("image", "mask", "label", "text"),
+    ),
     RowShape.image: Shape(
         needs=("image",), may_have=("label", "text", "question", "answer"), kind="labelled", read=_labelled("image", "label", "text")
     ),

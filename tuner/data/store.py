@@ -21,6 +21,7 @@ from tuner.data.audio import SoundRows
 from tuner.data.chat import TokenRow
 from tuner.data.painted import PaintedRows
 from tuner.data.related import TextRows
+from tuner.data.segmented import SegmentRows
 from tuner.data.shown import SeenRows
 from tuner.data.written import WrittenRows
 
@@ -193,12 +194,12 @@ def open_pixels(folder: Path) -> NDArray[np.uint8]:
     return np.memmap(folder / "pixels.bin", np.uint8, "r").reshape(-1, *size)
 
 
-Stored = TokenRows | PromptRows | LabelRows | TextRows | PairRows | WrittenRows | SoundRows | PaintedRows | SeenRows
+Stored = TokenRows | PromptRows | LabelRows | TextRows | PairRows | WrittenRows | SoundRows | PaintedRows | SeenRows | SegmentRows
 
 
 # A file that only rows of a kind have.
 KINDS: dict[str, Any] = {"source_ends": WrittenRows, "prompt_ends": PromptRows, "talk_ends": SeenRows, "text_ends": TextRows}
-KINDS |= {"latents": PaintedRows, "features": SoundRows, "pairs": PairRows, "size": ImageRows, "labels": LabelRows}
+KINDS |= {"masked": SegmentRows, "latents": PaintedRows, "features": SoundRows, "pairs": PairRows, "size": ImageRows, "labels": LabelRows}
 
 
 def stored(folder: Path) -> Stored:

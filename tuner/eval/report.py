@@ -15,6 +15,7 @@ import jinja2
 import yaml
 
 from tuner.data.audit import taught
+from tuner.data.labels import colour
 from tuner.eval import svg
 from tuner.measures import duration, figure
 from tuner.results import Results, json_lines, read_results
@@ -60,6 +61,7 @@ def write_report(folder: Path) -> Path:
         "tally": tally(run),
         "sample": sample(run.audit),
         "labels": taught(run.audit).partition(": ")[2] if "labels" in run.audit else "",
+        "colours": [(name, f"rgb{colour(number)}") for number, name in enumerate(run.data.get("labels", ()))],
         "histogram": svg.histogram(bars(run.data)),
         "resolved": yaml.safe_dump(nested(run.public_values()), sort_keys=False, allow_unicode=True),
         "environment": list(environment(run.environment)),
@@ -98,6 +100,7 @@ def examples(run: Results) -> list[dict[str, Any]]:
     answered = (run.recipe.eval.generate and run.recipe.task.chats) or isinstance(run.recipe.task, Encoder)
     if path is None or not (answered and run.recipe.eval.examples):
         return []
+    read = picture if run.recipe.task.head == "segment" else answer
     rows = sum(1 for _ in json_lines(path))
     shown = min(run.recipe.eval.examples, rows)
     wanted = {i * rows // shown for i in range(shown)}
@@ -107,17 +110,9 @@ def examples(run: Results) -> list[dict[str, Any]]:
             asked = next((m for m in reversed(row["prompt"]) if m["role"] == "user"), row["prompt"][-1])
             question, image = asked["content"], str(asked.get("image") or "")
             image = image if image.startswith(PICTURE) else ""
-            answers = {who: answer(row[who], row["reference"]) for who in ("reference", "base", "tuned") if row.get(who) is not None}
+            answers = {who: read(row[who], row["reference"]) for who in ("reference", "base", "tuned") if row.get(who) is not None}
             rewards = {who: s["reward"] for who in ("base", "tuned") if "reward" in (s := row.get(f"{who}_scores") or {})}
-            found.append(
-                {
-                    "index": row.get("index", index),
-                    "question": shorten(str(question)),
-                    "image": image,
-                    "answers": answers,
-                    "rewards": rewards,
-                }
-            )
+            found.append({"question": shorten(str(question)), "image": image, "answers": answers, "rewards": rewards})
     return found
 
 
@@ -142,6 +137,11 @@ def answer(text: str, reference: str) -> dict[str, Any]:
     fields = compare_fields(expected, given) if expected is not None and given is not None else []
     same = all(f["state"] == "same" for f in fields) if fields else text.strip() == reference.strip()
     return {"text": shorten(text), "fields": fields, "same": same, "is_no_json": expected is not None and given is None}
+
+
+def picture(text: str, reference: str) -> dict[str, Any]:
+    """An answer that is an image, as a `data:` address."""
+    return {"text": "", "fields": [], "picture": text if text.startswith(PICTURE) else ""}
 
 
 def compare_fields(expected: dict[str, Any], given: dict[str, Any]) -> list[dict[str, str]]:

@@ -106,7 +106,7 @@ def results(run: Results) -> list[EvalResult]:
             dataset_name=f"{name} (held out)",
             dataset_split=data.eval_split,
             dataset_revision=data.revision,
-            metric_type=metric.key.removeprefix("field/") if not metric.is_field else "accuracy",
+            metric_type="accuracy" if metric.is_field else metric.key.partition("/")[0],
             metric_name=f"{metric.name} accuracy" if metric.is_field else metric.name,
             metric_value=round(metric.tuned, 4),
         )

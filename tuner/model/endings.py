@@ -8,9 +8,12 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
+from tuner.data.labels import NOTHING
 from tuner.model.heads import HEADS, with_labels
 from tuner.schema.passages import Rerank
 from tuner.schema.task import Classes, Problem, Task
+
+IGNORED = {"upernet": "loss_ignore_index"}  # what a model calls the class of pixels that are not labelled, where not as the others
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,8 @@ class Ending:
         """A base's configuration, with this ending."""
         if self.padding is not None:
             config.get_text_config().pad_token_id = self.padding
+        if self.head == "segment":
+            setattr(config, IGNORED.get(config.model_type, "semantic_loss_ignore_index"), NOTHING)
         return with_labels(config, self.labels, self.problem) if self.labels else config
 
 

@@ -15,6 +15,7 @@ from transformers import (
     AutoModelForImageTextToText,
     AutoModelForMaskedLM,
     AutoModelForQuestionAnswering,
+    AutoModelForSemanticSegmentation,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoModelForSpeechSeq2Seq,
@@ -24,7 +25,7 @@ from transformers import (
 )
 
 # Modules that heads are made of, by the names that Transformers' models give them: they are new, so nothing of them is quantised.
-_PARTS = ("classifier", "projector", "score", "pre_classifier", "head", "pooler", "qa_outputs")
+_PARTS = ("classifier", "projector", "score", "pre_classifier", "head", "pooler", "qa_outputs", "decode_head", "neck")
 PARTS = tuple(rf"(.*\.)?{name}" for name in _PARTS)  # as Transformers matches the modules that it leaves as they are
 
 
@@ -49,6 +50,7 @@ HEADS = {
     "diffusion": Head(auto=None, new=False),  # none: what is trained is a part of a pipeline
     "masked": Head(auto=AutoModelForMaskedLM, new=False),
     "span": Head(auto=AutoModelForQuestionAnswering),  # PEFT's own class of it (QUESTION_ANS) leaves the token types out
+    "segment": Head(auto=AutoModelForSemanticSegmentation),
     "token": Head(auto=AutoModelForTokenClassification, peft="TOKEN_CLS"),
 }
 
@@ -62,12 +64,15 @@ def with_labels(config: PretrainedConfig, names: Sequence[str], problem: str | N
     return config
 
 
+BACKBONES = ("encoder", "backbone")  # what is pretrained, where it has not the name that all of a family give it: Whisper's, UperNet's
+
+
 def new_modules(base: PreTrainedModel, missing: Sequence[str] = ()) -> list[str]:
     """Modules that no pretrained model brings, by name: what stands beside the backbone, and what of it was `missing` from the weights."""
     beside = [
         name
         for name, module in base.named_children()
-        if name not in (base.base_model_prefix, "encoder") and next(module.parameters(), None) is not None  # `encoder`: Whisper's
+        if name not in (base.base_model_prefix, *BACKBONES) and next(module.parameters(), None) is not None
     ]
     within = {name.partition(".")[2].partition(".")[0] for name in missing if name.startswith(f"{base.base_model_prefix}.")}
     return [*beside, *sorted(within - {"embeddings", "encoder", "layers", "layer", "transformer", "h", ""})]

@@ -73,6 +73,7 @@ class RowShape(StrEnum):
     pair = "pair"
     triplet = "triplet"
     label = "label"
+    mask = "mask"
     image = "image"
     audio = "audio"
     text = "text"

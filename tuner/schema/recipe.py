@@ -14,6 +14,7 @@ import tuner.schema.distil
 import tuner.schema.passages
 import tuner.schema.preferences
 import tuner.schema.rewarded
+import tuner.schema.segment
 import tuner.schema.seq2seq
 import tuner.schema.vision  # noqa: F401
 from tuner.registry import kinds

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments, set_seed
 
 from tuner import progress
@@ -101,8 +101,8 @@ def fit(run: Run, task: Trainable, prepared: Path) -> dict[str, Any]:
     settle(trainer, model, run.recipe.trainer.optim, chosen or at)
     model = gathered(run, task, trainer, model)
     files = write(run, task, model) if run.leads else []
-    for parameter, dtype in narrow:  # as it is once loaded
-        parameter.data = parameter.data.to(dtype)
+    for tensor, dtype in narrow:  # as it is once loaded
+        tensor.data = tensor.data.to(dtype)
     return {
         "files": files,
         "seconds_before": log.before if checkpoint else 0.0,
@@ -172,16 +172,17 @@ def _place(run: Run) -> str:
     return f"{run.device.type} ({', '.join(units) or 'no bf16 instructions: trainer.precision=auto is far faster'})"
 
 
-def _in_fp32(model: nn.Module, args: TrainingArguments) -> list[tuple[nn.Parameter, torch.dtype]]:
-    """What is trained, under autocast: a step is often below what bf16 can add. PEFT leaves copies of modules in the base's format.
-
-    Returns what was changed, and from which format.
+def _in_fp32(model: nn.Module, args: TrainingArguments) -> list[tuple[Tensor, torch.dtype]]:
+    """What is trained, under autocast, with what its modules keep of what they saw (batch norms): a step is often below what bf16 can add.
+    PEFT leaves copies of modules in the base's format. Returns what was changed, and from which format.
     """
-    narrow = [p for p in model.parameters() if p.requires_grad and p.dtype != torch.float32 and not hasattr(p, "ds_id")]
-    found = narrow if args.bf16 or args.fp16 else []
-    before = [(parameter, parameter.dtype) for parameter in found]
-    for parameter in found:
-        parameter.data = parameter.data.float()
+    before: list[tuple[Tensor, torch.dtype]] = []
+    for module in model.modules() if args.bf16 or args.fp16 else ():
+        own = [p for p in module.parameters(recurse=False) if p.requires_grad and p.dtype != torch.float32 and not hasattr(p, "ds_id")]
+        kept = [b for b in module.buffers(recurse=False) if own and b.is_floating_point()]
+        before += [(tensor, tensor.dtype) for tensor in (*own, *kept)]
+    for tensor, _ in before:
+        tensor.data = tensor.data.float()
     return before
 
 

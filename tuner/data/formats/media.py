@@ -18,7 +18,7 @@ from tuner.data.formats.source import Found, Row, Source
 from tuner.errors import Problem, TuneError
 from tuner.files import MEDIA, METADATA, format_of
 
-NAMED = ("image", "audio", "path", "image_path", "audio_path")  # columns of a manifest that name a file
+NAMED = ("image", "mask", "audio", "path", "image_path", "mask_path", "audio_path", "annotation")  # columns of a manifest that name a file
 _TEXTS = ("txt", "text", "transcript")
 _NUMBERS = ("cls", "cls2", "index", "inx", "id")
 _JSON = ("json", "jsn")

@@ -20,7 +20,7 @@ Row = dict[str, Any]
 Step = Callable[[Sequence[Row], Any, random.Random], Iterable[tuple[int, Row]]]
 
 WORDED = ("content", "value", "text", "reasoning_content")  # of a message or a part of one: what holds text
-NOT_TEXT = frozenset({"id", "image", "audio", "video", "file_name", "role", "from"})  # names and paths, unless they are asked for
+NOT_TEXT = frozenset({"id", "image", "mask", "audio", "video", "file_name", "role", "from"})  # names and paths, unless they are asked for
 
 
 class Failed(Exception):
