@@ -128,7 +128,7 @@ def evaluate_stage(run: Run, task: Task) -> dict[str, Any]:
     folder = run.stage_folder("evaluate")
     options: dict[str, Any] = {"samples": run.recipe.eval.bootstrap_samples, "seed": run.recipe.seed}
     found = compare(base, tuned, formulas=task.formulas(run), **options)
-    lines = [
+    lines: list[dict[str, Any]] = [
         {
             "index": index,
             "prompt": a.prompt,
@@ -140,6 +140,9 @@ def evaluate_stage(run: Run, task: Task) -> dict[str, Any]:
         }
         for index, (a, b) in enumerate(zip(base, tuned, strict=True))
     ]
+    for line, a, b in zip(lines, base, tuned, strict=True):
+        if a.detail is not None and b.detail is not None:
+            line |= {"base_detail": a.detail, "tuned_detail": b.detail}
     write_text(folder / "rows.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     write_json(folder / "metrics.json", found)
     return {"metrics": found["tuned"], "files": [folder / "rows.jsonl", folder / "metrics.json"]}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.eval.scores import TEXT, Formula, Scored, columns, summary
+from tuner.eval.scores import TEXT, Formula, Scored, columns, summary, whole
 from tuner.measures import LOWER_IS_BETTER
 
 
@@ -45,9 +45,14 @@ def compare(base: list[Scored], tuned: list[Scored], *, samples: int, seed: int,
     }
 
 
-def _drawn(rows: list[Scored], draws: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+def _drawn(rows: list[Scored], draws: NDArray[np.int64]) -> dict[str, Any]:
     """The sums that formulas take, of each resample."""
-    return {name: column[draws].sum(1) for name, column in columns(rows).items()}
+    sums: dict[str, Any] = {name: column[draws].sum(1) for name, column in columns(rows).items()}
+    if rows[0].detail is None:
+        return sums
+    times = np.zeros((len(draws), len(rows)))
+    np.add.at(times, (np.arange(len(draws))[:, None], draws), 1)
+    return sums | whole(rows, times)
 
 
 def verdict(name: str, interval: list[float]) -> str:

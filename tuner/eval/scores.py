@@ -25,6 +25,7 @@ class Scored:
     """One held-out row: its prompt and reference, the model's answer, and the loss summed over what is trained of it.
 
     `scores` are measurements of this row, `tokens` what is trained of it; `counts` are what formulas sum up, 0 where a row has none.
+    `detail` is what a formula over whole rows takes, which then finds those of all rows in its sums, and how many `times` each counts.
     """
 
     prompt: list[Message]
@@ -35,6 +36,7 @@ class Scored:
     loss_sum: float = 0.0
     tokens: int = 0
     counts: dict[str, float] = field(default_factory=dict)
+    detail: dict[str, Any] | None = None
 
 
 def mean_loss(sums: Sums) -> Any:
@@ -92,9 +94,16 @@ def columns(rows: list[Scored]) -> dict[str, NDArray[np.float64]]:
     return found
 
 
+def whole(rows: list[Scored], times: NDArray[Any]) -> dict[str, Any]:
+    """The rows' details, and how many times each counts [rows], or [resamples, rows]; nothing where rows have none."""
+    details = [row.detail for row in rows if row.detail is not None]
+    return {"details": details, "times": times} if details else {}
+
+
 def summary(rows: list[Scored], formulas: Mapping[str, Formula] = TEXT) -> dict[str, float]:
     """Means of the rows' scores, and the formulas' values."""
     names = list(dict.fromkeys(name for row in rows for name in row.scores))
     means = {n: sum(r.scores[n] for r in rows if n in r.scores) / sum(n in r.scores for r in rows) for n in names}
-    sums = {name: column.sum() for name, column in columns(rows).items()}
+    sums: dict[str, Any] = {name: column.sum() for name, column in columns(rows).items()}
+    sums |= whole(rows, np.ones(len(rows)))
     return means | {name: float(formula(sums)) for name, formula in formulas.items()}

@@ -71,3 +71,8 @@ def alike(order: Sequence[int], lengths: Any, batch: int, *, seed: int) -> Itera
 def share_of(count: int, *, rank: int, world: int) -> list[int]:
     """Which of `count` rows a process measures; every process has as many, BLANK among them."""
     return [index if index < count else BLANK for index in range(rank, -(-count // world) * world, world)]
+
+
+def places(batch: dict[str, Any]) -> int:
+    """Tokens of padded rows; an image counts as one."""
+    return int(batch["attention_mask"].sum()) if "attention_mask" in batch else len(batch["labels"])

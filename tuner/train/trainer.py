@@ -29,7 +29,7 @@ from tuner.train.average import Ema
 from tuner.train.batches import StreamBatches
 from tuner.train.oom import Room
 from tuner.train.optimizers import choose
-from tuner.train.rows import Even, Filled, share_of
+from tuner.train.rows import Even, Filled, places, share_of
 from tuner.train.saving import SavesBehind
 from tuner.train.together import total, totals
 
@@ -112,14 +112,15 @@ class TokenTrainer(SavesBehind):
         """The mean of what the objective loses, over what is learned of the global batch."""
         assert self.objective is not None
         count = num_items_in_batch if num_items_in_batch is not None else self.objective.count(inputs)
-        loss = self.objective.loss(model, inputs, self.args.label_smoothing_factor if model.training else 0.0) / count
+        lost = self.objective.loss(model, inputs, self.args.label_smoothing_factor if model.training else 0.0)
+        loss = (lost / (count + (count == 0))).sum()
         return loss * self.args.world_size if model.training else loss  # of which the gradients' mean is taken
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> Tensor | int | None:
         if self.objective is None:
             return super()._get_num_items_in_batch(batch_samples, device)
-        count = torch.stack([self.objective.count(batch) for batch in batch_samples]).sum().to(device)
-        return count if self.alone else cast(Tensor, self.accelerator.gather(count)).sum()
+        count = torch.stack([self.objective.count(batch) for batch in batch_samples]).sum(0).to(device)
+        return count if self.alone else cast(Tensor, self.accelerator.gather(count)).reshape(-1, *count.shape).sum(0)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -153,7 +154,7 @@ class TokenTrainer(SavesBehind):
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None) -> Tensor:
         """One forward and backward pass; in smaller parts once memory has run out."""
-        seen = inputs["input_ids"].numel() if self.padding_free else _places(inputs)
+        seen = inputs["input_ids"].numel() if self.padding_free else places(inputs)
         seen = seen - inputs.pop("filler")
         self.state.num_input_tokens_seen += total(int(seen)) // self.sharing
         parent: Any = super()
@@ -193,26 +194,24 @@ class TokenTrainer(SavesBehind):
         measuring(model)
         if self.optim in SCHEDULE_FREE:  # which hold the averaged weights beside those that they step from
             cast(Any, self.optimizer).eval()
-        loss_sum, tokens = 0.0, 0
+        sums, counts = torch.zeros(2, 1, dtype=torch.float64)
         stance = torch.compiler.set_stance("force_eager") if self.fixed else nullcontext()  # held-out rows have all shapes
         ema = next((c for c in self.callback_handler.callbacks if isinstance(c, Ema)), None)
         with stance, ema.measured(model) if ema else nullcontext():
             for batch in dataloader:
                 inputs = self._prepare_inputs(batch)
                 inputs.pop("filler", None)
-                count = int(self.objective.count(inputs) if self.objective else (inputs["labels"][:, 1:] != packed.IGNORE).sum())
-                if count or not self.alone:  # the others' passes need this one's
-                    mean = self.compute_loss(model, inputs, num_items_in_batch=torch.tensor(max(1, count), device=self.args.device))
-                    loss_sum, tokens = loss_sum + float(mean) * count, tokens + count
-        loss_sum, trained = totals(loss_sum, float(tokens))
+                count = self.objective.count(inputs) if self.objective else (inputs["labels"][:, 1:] != packed.IGNORE).sum()
+                if count.any() or not self.alone:  # the others' passes need this one's
+                    if self.objective:
+                        lost = self.objective.loss(model, inputs, 0.0).cpu().double()
+                    else:
+                        lost = self.compute_loss(model, inputs, num_items_in_batch=count.clamp(min=1)).cpu().double() * count.cpu()
+                    sums, counts = sums + lost, counts + count.cpu()
+        sums, counts = torch.tensor(totals(*sums.tolist(), *counts.tolist()), dtype=torch.float64).reshape(2, -1)
         return EvalLoopOutput(
             predictions=None,  # type: ignore[arg-type]
             label_ids=None,
-            metrics={f"{metric_key_prefix}_loss": loss_sum / trained if trained else math.nan},
+            metrics={f"{metric_key_prefix}_loss": float((sums / (counts + (counts == 0))).sum()) if counts.any() else math.nan},
             num_samples=len(held_out),
         )
-
-
-def _places(batch: dict[str, Any]) -> int:
-    """Tokens of padded rows; an image counts as one."""
-    return int(batch["attention_mask"].sum()) if "attention_mask" in batch else len(batch["labels"])
