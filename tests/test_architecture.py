@@ -22,7 +22,7 @@ LIGHT = (
     "plan",
     "dimensions capacity",
     "data_rules trainer_rules hardware_rules task_rules painting_rules memory",
-    "placement reward_rules segment_rules",
+    "placement reward_rules segment_rules vision_rules",
     "checks estimate",
     "render",
     "recipe_file progress imports",

@@ -13,8 +13,8 @@ from tests.lab import environ, make_lab
 
 # Packages of pyproject's optional dependencies, by the names that are imported.
 NAMES = """PIL apollo_torch bitsandbytes deepspeed diffusers fastokens ftfy galore_torch gguf jiwer jsonschema liger_kernel py3langid
-python_stretch rensa rouge_score sacrebleu schedulefree sentence_transformers seqeval soundfile soxr sqlalchemy tensorboard torchao
-torchvision trackio trl wandb"""
+pycocotools python_stretch rensa rouge_score sacrebleu schedulefree sentence_transformers seqeval soundfile soxr sqlalchemy
+tensorboard torchao torchvision trackio trl wandb"""
 OPTIONAL = NAMES.split()
 WITHOUT = f"import sys\nfor name in {OPTIONAL}:\n    sys.modules[name] = None\n"
 LOADS = """
@@ -33,7 +33,7 @@ def loaded(cls):
 
 print(json.dumps({name: loaded(cls) for name, cls in kinds("task").items()}))
 """
-NEED = {"classify_image": "vision", "segment": "vision", "vlm": "vision", "diffusion": "diffusion"}
+NEED = {"classify_image": "vision", "detect": "detect", "segment": "vision", "vlm": "vision", "diffusion": "diffusion"}
 
 
 def alone(folder: Path, code: str, *args: str) -> subprocess.CompletedProcess[str]:

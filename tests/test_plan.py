@@ -112,6 +112,7 @@ OTHER: dict[str, Any] = {  # values for keys whose default does not tell what an
     "task.labels": ["other"],
     "task.numbers": [1],
     "task.ignore": [7],
+    "task.image_size": 64,
     "task.teacher": "org/other",
     "task.sample_prompts": ["other"],
     "task.matryoshka_dims": [8],

@@ -23,6 +23,7 @@ from tuner.schema.trainer import Precision
 from tuner.segment_rules import RULES as SEGMENT_RULES
 from tuner.task_rules import RULES as TASK_RULES
 from tuner.trainer_rules import RULES as TRAINER_RULES
+from tuner.vision_rules import RULES as VISION_RULES
 
 Finding = tuple[str, str, str]
 METRICS = ("exact_match", "json", "tool_calls", "bleu", "chrf", "rouge")
@@ -176,5 +177,6 @@ RULES = (
     *PAINTING_RULES,
     *SEGMENT_RULES,
     *REWARD_RULES,
+    *VISION_RULES,
     model_source,
 )

@@ -11,6 +11,7 @@ HEADLINES = (
     "valid_call",
     "exact_match",
     "valid_json",
+    "map",
     "bleu",
     "rougeL",
     "chrf",
@@ -49,6 +50,8 @@ NAMES = {
     "ndcg@10": "nDCG@10",
     "mrr@10": "MRR@10",
     "mean_iou": "mean IoU",
+    "map": "mean AP",
+    "map_50": "mean AP@50",
 }
 GROUPS = {"field/": "Fields of the answer", "iou/": "IoU of each class"}  # measurements of a part, and what they are called together
 SIGNED = ("pearson", "spearman", "margin", "reward")

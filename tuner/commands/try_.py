@@ -6,6 +6,7 @@ tune try flowers photo.jpg                 of one that labels images, an image f
 tune try reader "Who wrote it?" context=@story.txt    of one that finds answers, the text (or context="…", or on stdin)
 tune try ranker "warm gloves" passages=@hits.txt      of one that ranks passages, a line each (or passages="one|other", or on stdin)
 tune try streets photo.jpg                 of one that labels pixels: PNG files of base, tuned and its mask
+tune try spotter photo.jpg threshold=0.3   of one that finds objects: the boxes, and a PNG file with them
 tune try shapes "a red circle"             of one that paints: PNG files of base and tuned
 tune try looker photo.jpg "What is it?"    of one that sees and writes, an image file and a question
 tune try quickstart                        a conversation; an empty line ends it
@@ -33,6 +34,7 @@ MAX_NEW_TOKENS = 256
 # What answers, by the task, or by what its models end with.
 SERVES = {
     "audio": "tuner.serve.sounds",
+    "detection": "tuner.serve.boxes",
     "diffusion": "tuner.serve.painted",
     "embedding": "tuner.serve.vectors",
     "image": "tuner.serve.pictures",

@@ -94,7 +94,7 @@ def overlong(found: dict[str, Any]) -> str:
 def sizes(train: dict[str, Any]) -> str:
     """How large the rows are: `5 to 90 tokens a row, 31.2 on average`; `images of 224 × 224 pixels`."""
     if pixels := train.get("pixels"):
-        return f"images of {pixels[1]} × {pixels[0]} pixels"
+        return f"images of {'up to ' if train.get('various') else ''}{pixels[1]} × {pixels[0]} pixels"
     length = train["length"]
     return f"{length['min']} to {length['max']} tokens a row, {length['mean']} on average"
 

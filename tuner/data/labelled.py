@@ -36,6 +36,7 @@ LIKE = {
     "conversation": "a question and its answer ({prompt: …, completion: …})",
     "labelled": "texts with labels ({text: …, label: …})",
     "labelled image": "images with labels ({image: photo.jpg, label: …}, or a folder a class)",
+    "boxed": "images with objects ({image: photo.jpg, objects: {bbox: [[x, y, width, height], …], category: [cat, …]}}, or a COCO file)",
     "labelled image text": "images with captions ({image: photo.jpg, text: …}, or a folder of images with .txt files or metadata.jsonl)",
     "text": "texts ({text: …}, or the lines of a text file; `data.shape=text` passes over other columns)",
     "answered": "questions with a text and the answer in it ({question: …, context: …, answers: {text: […], answer_start: […]}})",
@@ -45,6 +46,7 @@ LIKE = {
 
 _NAME = "name the columns: `data.columns={{{}}}`, or choose another task"
 COLUMNS = dict.fromkeys(LIKE, _NAME.format("text: …, label: …")) | {"written": _NAME.format("source: …, target: …")}
+COLUMNS["boxed"] = _NAME.format("image: …, objects: …")
 COLUMNS["answered"] = _NAME.format("question: …, context: …, answer: …")
 
 

@@ -1,9 +1,9 @@
 """The row layouts that are known: `SHAPES[RowShape.alpaca]` says which columns it needs, and reads such a row as an Example.
 
-An Example is one of nine kinds, whatever the rows look like: `conversation` {messages, tools, images}, `preference` {prompt, chosen,
+An Example is one of ten kinds, whatever the rows look like: `conversation` {messages, tools, images}, `preference` {prompt, chosen,
 rejected}, `unpaired` {prompt, completion, label}, `written` {source, target} or {texts}, `labelled` {text, text_pair, label, score, image,
 mask or audio}, `related` {anchor, positive, negatives}, `tagged` {tokens, tags},
-`answered` {question, context, answers}, `text` {text}.
+`answered` {question, context, answers}, `boxed` {image, objects}, `text` {text}.
 Messages are Transformers': role, content (text, or parts), tool_calls, reasoning_content; `train: false` keeps the loss off one of them.
 """
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from tuner.data import answers, turns
+from tuner.data import answers, found, turns
 from tuner.data.turns import Misfit
 from tuner.schema.data import RowShape
 
@@ -182,6 +182,7 @@ SHAPES: dict[RowShape, Shape] = {
         kind="labelled",
         read=_labelled("image", "mask", "label", "text"),
     ),
+    RowShape.objects: Shape(needs=("image", "objects"), kind="boxed", read=found.read),
     RowShape.image: Shape(
         needs=("image",), may_have=("label", "text", "question", "answer"), kind="labelled", read=_labelled("image", "label", "text")
     ),

@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 
 from tuner.data.asked import PromptRows
 from tuner.data.audio import SoundRows
+from tuner.data.boxed import BoxRows
 from tuner.data.chat import TokenRow
 from tuner.data.painted import PaintedRows
 from tuner.data.related import TextRows
@@ -194,12 +195,13 @@ def open_pixels(folder: Path) -> NDArray[np.uint8]:
     return np.memmap(folder / "pixels.bin", np.uint8, "r").reshape(-1, *size)
 
 
-Stored = TokenRows | PromptRows | LabelRows | TextRows | PairRows | WrittenRows | SoundRows | PaintedRows | SeenRows | SegmentRows
+Stored = TokenRows | PromptRows | LabelRows | TextRows | PairRows | WrittenRows | SoundRows | PaintedRows | SeenRows | SegmentRows | BoxRows
 
 
 # A file that only rows of a kind have.
 KINDS: dict[str, Any] = {"source_ends": WrittenRows, "prompt_ends": PromptRows, "talk_ends": SeenRows, "text_ends": TextRows}
-KINDS |= {"masked": SegmentRows, "latents": PaintedRows, "features": SoundRows, "pairs": PairRows, "size": ImageRows, "labels": LabelRows}
+KINDS |= {"masked": SegmentRows, "box_ends": BoxRows, "latents": PaintedRows, "features": SoundRows}
+KINDS |= {"pairs": PairRows, "size": ImageRows, "labels": LabelRows}
 
 
 def stored(folder: Path) -> Stored:

@@ -17,6 +17,7 @@ import yaml
 from tuner.data.audit import taught
 from tuner.data.labels import colour
 from tuner.eval import svg
+from tuner.eval.drawn import drawn
 from tuner.measures import duration, figure
 from tuner.results import Results, json_lines, read_results
 from tuner.runs import read_json, write_text
@@ -101,18 +102,17 @@ def examples(run: Results) -> list[dict[str, Any]]:
     if path is None or not (answered and run.recipe.eval.examples):
         return []
     read = picture if run.recipe.task.head == "segment" else answer
-    rows = sum(1 for _ in json_lines(path))
+    rows, found = sum(1 for _ in json_lines(path)), list[dict[str, Any]]()
     shown = min(run.recipe.eval.examples, rows)
     wanted = {i * rows // shown for i in range(shown)}
-    found = []
     for index, row in enumerate(json_lines(path)):
         if index in wanted:
             asked = next((m for m in reversed(row["prompt"]) if m["role"] == "user"), row["prompt"][-1])
-            question, image = asked["content"], str(asked.get("image") or "")
+            question, image = shorten(str(asked["content"])), str(asked.get("image") or "")
             image = image if image.startswith(PICTURE) else ""
             answers = {who: read(row[who], row["reference"]) for who in ("reference", "base", "tuned") if row.get(who) is not None}
             rewards = {who: s["reward"] for who in ("base", "tuned") if "reward" in (s := row.get(f"{who}_scores") or {})}
-            found.append({"question": shorten(str(question)), "image": image, "answers": answers, "rewards": rewards})
+            found.append({"question": question, "image": image, "answers": answers, "rewards": rewards, "drawn": drawn(row, image)})
     return found
 
 

@@ -14,6 +14,7 @@ from transformers import (
     AutoModelForImageClassification,
     AutoModelForImageTextToText,
     AutoModelForMaskedLM,
+    AutoModelForObjectDetection,
     AutoModelForQuestionAnswering,
     AutoModelForSemanticSegmentation,
     AutoModelForSeq2SeqLM,
@@ -48,6 +49,7 @@ HEADS = {
     "image_text": Head(auto=AutoModelForImageTextToText, new=False),
     "image": Head(auto=AutoModelForImageClassification),
     "diffusion": Head(auto=None, new=False),  # none: what is trained is a part of a pipeline
+    "detection": Head(auto=AutoModelForObjectDetection),
     "masked": Head(auto=AutoModelForMaskedLM, new=False),
     "span": Head(auto=AutoModelForQuestionAnswering),  # PEFT's own class of it (QUESTION_ANS) leaves the token types out
     "segment": Head(auto=AutoModelForSemanticSegmentation),
@@ -66,9 +68,32 @@ def with_labels(config: PretrainedConfig, names: Sequence[str], problem: str | N
 
 BACKBONES = ("encoder", "backbone")  # what is pretrained, where it has not the name that all of a family give it: Whisper's, UperNet's
 
+# What detectors tell classes and boxes with; some have such parts within their backbone, one for each of its layers.
+TELLS = (
+    "class_labels_classifier",
+    "bbox_predictor",
+    "class_embed",
+    "bbox_embed",
+    "enc_score_head",
+    "enc_bbox_head",
+    "denoising_class_embed",
+)
+
+
+def telling(base: PreTrainedModel) -> list[str]:
+    """The modules of a detector that tell classes and boxes, by their whole names; of lists of modules each by itself."""
+    found = [(name, module) for name, module in base.named_modules() if name.rpartition(".")[2] in TELLS]
+    return [
+        whole
+        for name, module in found
+        for whole in ([f"{name}.{number}" for number in range(len(module))] if isinstance(module, nn.ModuleList) else [name])
+    ]
+
 
 def new_modules(base: PreTrainedModel, missing: Sequence[str] = ()) -> list[str]:
     """Modules that no pretrained model brings, by name: what stands beside the backbone, and what of it was `missing` from the weights."""
+    if tells := telling(base):
+        return tells
     beside = [
         name
         for name, module in base.named_children()

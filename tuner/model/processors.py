@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,20 @@ from tuner.schema.model import Model
 def load_image_processor(model: Model, *, progress: Progress) -> Any:
     """What makes pixel values of an image, as Pillow and NumPy do it: the same numbers on every machine. Raises TuneError (code 4)."""
     return pretrained(AutoImageProcessor, model, progress=progress, backend="pil")
+
+
+def load_box_processor(model: Model, *, size: int | None, progress: Progress) -> Any:
+    """What makes pixel values of an image, and turns boxes with it. `size`: pixels of each side, instead of what it does by itself.
+
+    Raises TuneError (code 4) when it cannot be had, code 2 for one that turns no boxes.
+    """
+    processor = load_image_processor(model, progress=progress)
+    if "annotations" not in inspect.signature(type(processor).preprocess).parameters:
+        what = f"{type(processor).__name__} turns no boxes with its images"
+        raise TuneError(what, "model.id", "choose a model that finds objects: DETR, Conditional DETR, YOLOS, RT-DETR, …")
+    if size is not None:
+        processor.size, processor.do_resize = {"height": size, "width": size}, True
+    return processor
 
 
 def load_extractor(model: Model, *, progress: Progress) -> Any:

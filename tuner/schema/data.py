@@ -74,6 +74,7 @@ class RowShape(StrEnum):
     triplet = "triplet"
     label = "label"
     mask = "mask"
+    objects = "objects"
     image = "image"
     audio = "audio"
     text = "text"

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import tuner.schema.audio
 import tuner.schema.beyond_lora
+import tuner.schema.detect
 import tuner.schema.diffusion
 import tuner.schema.distil
 import tuner.schema.passages

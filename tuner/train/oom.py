@@ -114,7 +114,13 @@ def too_large(recipe: Recipe, shape: dict[str, Any] | None, run: Run, length: in
     fix = "; ".join(fixes) or "lower task.max_length, or use a smaller model"
     if load.rows > 1:
         why = "a batch that is compiled for is not cut" if recipe.trainer.torch_compile else "the other processes would wait for this one"
-        why = "a batch of images is not cut" if recipe.task.head == "image_text" else "they learn from each other" if together else why
+        why = (
+            "a batch of images is not cut"
+            if recipe.task.head in ("image_text", "detection")
+            else "they learn from each other"
+            if together
+            else why
+        )
         what = f"out of memory with {load.rows} rows at once, which are not cut while training ({why}): {said}"
         return TuneError(what, "hardware.micro_batch_size", f"lower `hardware.micro_batch_size`; {fix}", code=ENVIRONMENT)
     return TuneError(f"out of memory with one row at once: {said}", "hardware", fix, code=ENVIRONMENT)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from tuner.data.formats.coco import by_image, is_coco
 from tuner.data.formats.source import Found, Row, Source, excerpt
 from tuner.errors import Problem
 from tuner.schema.data import SampleBy
@@ -55,7 +56,10 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def read_json(source: Source) -> Iterator[Found]:
-    """The items of an array, or of the only list in a mapping; a mapping without one is one row. An article of SQuAD's is its questions."""
+    """The items of an array, or of the only list in a mapping; a mapping without one is one row.
+
+    An article of SQuAD's is its questions, a file of COCO's its images with what is on them.
+    """
     text, broken = source.text()
     if isinstance(text, Problem):
         yield 1, text
@@ -93,6 +97,9 @@ def _items(text: str) -> Iterator[tuple[Any, str]]:
         return
     if text[at] != "[":
         values = json.loads(text)
+        if is_coco(values):
+            yield from ((row, "") for row in by_image(values))
+            return
         lists = [v for k, v in values.items() if isinstance(v, list) and k not in TALKS] if isinstance(values, dict) else []
         yield from ((value, text) for value in (lists[0] if len(lists) == 1 else [values]))
         return
