@@ -54,6 +54,30 @@ def test_the_batch_counts_devices(project: Path, capsys: pytest.CaptureFixture[s
     assert "batch_size: 64" in capsys.readouterr().out
 
 
+def test_losses_that_are_not_here_are_not_called_mapped(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = "model_name_or_path: org/name\ndataset_name: train.jsonl\nbeta: 0.1\nprecompute_ref_log_probs: true\n"
+    for loss, why in (("[sigmoid, sft]", "several losses"), ("exo_pair", "no such loss here")):
+        (project / "x.yaml").write_text(f"{base}loss_type: {loss}\n", encoding="utf-8")
+        assert main(["import", "x.yaml", "--from", "trl"]) == 0
+        (line,) = (line for line in capsys.readouterr().out.splitlines() if " loss_type: " in line)
+        assert line.startswith("not mapped")
+        assert why in line
+    (project / "x.yaml").write_text(f"{base}loss_type: ipo\n", encoding="utf-8")
+    assert main(["import", "x.yaml", "--from", "trl"]) == 0
+    assert "loss_type: ipo" in capsys.readouterr().out.partition("defaults:")[2]
+
+
+def test_what_is_wrong_with_the_recipe_is_told_by_its_line(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "model_name_or_path: org/name\ndataset_name: train.jsonl\nuse_peft: true\nlora_r: -3\nlora_rank: 8\n"
+    (project / "x.yaml").write_text(text, encoding="utf-8")
+    assert main(["import", "x.yaml", "--from", "trl"]) == 2
+    said = capsys.readouterr()
+    assert "did you mean `lora_r`?" in said.out
+    assert "the recipe, line " in said.err
+    assert "r: -3" in said.err
+    assert "imported.yaml" not in said.err
+
+
 def test_a_file_of_nobody_is_refused(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (project / "x.yaml").write_text("a: 1\n", encoding="utf-8")
     assert main(["import", "x.yaml"]) == 2

@@ -83,13 +83,25 @@ def _say(draft: Draft) -> None:
 
 
 def _plan(text: str, *, beside: Path) -> TuneError | None:
-    """Compose the recipe (raises what is wrong with it) and plan it; what only the data files lack is returned."""
+    """Compose the recipe (raises what is wrong with it, with its line) and plan it; what only the data files lack is returned."""
     with tempfile.TemporaryDirectory(prefix="tune-import-") as folder:
         path = Path(folder) / "imported.yaml"
         path.write_text(text, encoding="utf-8")
-        found = compose(str(path), [], rules=RULES)
+        try:
+            found = compose(str(path), [], rules=RULES)
+        except TuneError as error:
+            places = [dataclasses.replace(problem, where=_line_of(problem.where, text)) for problem in error.problems]
+            raise TuneError(problems=places, code=error.code) from error
         try:
             make_plan(found)
         except TuneError as error:
             return error
     return None
+
+
+def _line_of(place: str, text: str) -> str:
+    """A place in the recipe that was made: `the recipe, line 8: "task: {beta: -1}"`."""
+    name, _, line = place.rpartition(":")
+    if not name.endswith("imported.yaml") or not line.isdigit():
+        return place
+    return f"the recipe, line {line}: `{text.splitlines()[int(line) - 1].strip()}`"

@@ -20,6 +20,7 @@ from tuner.schema.recipe import DEFAULTS, GROUPS
 from tuner.schema.walk import all_keys
 
 PEERS: dict[str, Peer] = {peer.name: peer for peer in (axolotl.PEER, llamafactory.PEER, trl.PEER)}
+MEANT = {"lora_rank": "lora_r", "lora_r": "lora_rank", "lr": "learning_rate", "epochs": "num_train_epochs"}  # by whoever knows one of them
 LORA_ONLY = ("lora_", "peft_", "loraplus", "use_rslora", "use_dora", "pissa")
 EPSILON_LOSS = {"sft": 2e-5, "dpo": 1e-6, "kto": 1e-6, "orpo": 1e-6, "cpo": 1e-6, "reward": 1e-4}  # TRL's learning rates
 
@@ -124,7 +125,7 @@ def _alpha(draft: Draft) -> None:
 
 def _line(draft: Draft, peer: Peer, key: str, value: Any) -> None:
     if key not in peer.keys:
-        guess = nearest(key, sorted(peer.keys))
+        guess = nearest(key, sorted(peer.keys), synonyms=MEANT)
         note = peer.unknown + (f"; did you mean `{guess}`?" if guess else "")
         draft.lines.append(Line(state=State.ignored, key=key, value=value, note=note))
     elif key in peer.rules and draft.options.get("adapter") == "full" and key.startswith(LORA_ONLY):

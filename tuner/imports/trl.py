@@ -6,6 +6,7 @@ from typing import Any
 
 from tuner.imports import common
 from tuner.imports.draft import Draft, Peer, Rule, is_file, when
+from tuner.schema.preferences import Preference
 from tuner.schema.rewarded import PolicyLoss
 
 TASK = "trl"  # the word after `trl`, put into the config by read.py
@@ -84,10 +85,18 @@ def reward_model(draft: Draft, key: str, value: Any) -> None:
 def loss(draft: Draft, key: str, value: Any) -> None:
     """A loss of DPO; of SFT only the plain one."""
     value = value[0] if isinstance(value, list) and len(value) == 1 else value
-    if draft.options.get("task") == "dpo" or (draft.options.get("task") == "grpo" and value in list(PolicyLoss)):
+    losses: dict[str, list[str]] = {"dpo": [*Preference], "grpo": [*PolicyLoss]}
+    known = losses.get(draft.options.get("task", ""), [])
+    if isinstance(value, list):
+        draft.leave(
+            key, value, "several losses at once are not added up here; `task.loss_type` takes one, and `task.sft_weight` adds SFT's"
+        )
+    elif value in known:
         draft.put(key, value, "task.loss_type", value)
     elif value == "nll":
         draft.same(key, value, "the default")
+    elif known:
+        draft.leave(key, value, f"no such loss here: {', '.join(known)}; the default is used")
     else:
         draft.leave(key, value, "the plain loss is used")
 
