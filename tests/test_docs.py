@@ -39,7 +39,7 @@ PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.
 FENCE = re.compile(r"^```(\S*) ?(.*?)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 RUN_VERBS = ("eval", "report", "push", "try", "rm", "show")
-OWN_SETTINGS = {"try": ("system", "max_new_tokens", "context", "passages", "threshold"), "merge": SETTINGS}
+OWN_SETTINGS = {"try": ("system", "max_new_tokens", "context", "passages", "answer", "threshold"), "merge": SETTINGS}
 MODULE_FLAGS = {"--help", "--debug"}
 
 

@@ -109,7 +109,7 @@ OTHER: dict[str, Any] = {  # values for keys whose default does not tell what an
     "model.shape.tie_word_embeddings": False,
     "eval.bootstrap_samples": 200,
     "data.transforms": ["trim"],
-    "task.labels": ["other"],
+    "task.labels": ["other", "more"],
     "task.numbers": [1],
     "task.ignore": [7],
     "task.image_size": 64,

@@ -24,6 +24,7 @@ HEADLINES = (
     "accuracy",
     "masked_accuracy",
     "preference_accuracy",
+    "reward_accuracy",
     "margin",
     "teacher_kl",
     "f1_macro",

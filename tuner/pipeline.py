@@ -16,7 +16,7 @@ from tuner.data.kept import keep
 from tuner.data.splits import facts, held_out, split
 from tuner.environment import snapshot
 from tuner.errors import ENVIRONMENT, GATE, TuneError
-from tuner.eval.compare import compare
+from tuner.eval.compare import compare, rewarded
 from tuner.eval.scores import Scored, summary
 from tuner.hub.preflight import preflight
 from tuner.hub.push import publish
@@ -127,6 +127,7 @@ def evaluate_stage(run: Run, task: Task) -> dict[str, Any]:
     tuned = _measure(run, task, run.folder)
     folder = run.stage_folder("evaluate")
     options: dict[str, Any] = {"samples": run.recipe.eval.bootstrap_samples, "seed": run.recipe.seed}
+    rewarded(base, tuned)
     found = compare(base, tuned, formulas=task.formulas(run), **options)
     lines: list[dict[str, Any]] = [
         {
@@ -143,6 +144,9 @@ def evaluate_stage(run: Run, task: Task) -> dict[str, Any]:
     for line, a, b in zip(lines, base, tuned, strict=True):
         if a.detail is not None and b.detail is not None:
             line |= {"base_detail": a.detail, "tuned_detail": b.detail}
+        if a.weighed:  # nothing was written
+            both = zip(a.weighed, b.weighed, strict=True)
+            line |= {"base": None, "tuned": None, "weighed": [one | {"worth": [one["worth"], other["worth"]]} for one, other in both]}
     write_text(folder / "rows.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     write_json(folder / "metrics.json", found)
     return {"metrics": found["tuned"], "files": [folder / "rows.jsonl", folder / "metrics.json"]}

@@ -79,10 +79,11 @@ def print_segments(segments: list[dict[str, Any]]) -> None:
 def _print_statistics(data: dict[str, Any], audit: dict[str, Any]) -> None:
     train, length = data["train"], data["train"]["length"]
     table = Table(show_header=False, box=None, pad_edge=False)
+    trained = f", of which {audit['share']:.1%} are trained" if "share" in audit else ""  # of labels and prompts there is none
     lines = {
         "layout": data["source"]["shape"],
         "rows": f"{'the first ' if 'streaming' in data else ''}{number(train['rows'])} to train, {number(data['eval']['rows'])} held out",
-        "tokens": number(train["tokens"]) if "labels" in audit else f"{number(train['tokens'])}, of which {audit['share']:.1%} are trained",
+        "tokens": number(train["tokens"]) + trained,
         "length": f"{sizes(train)}, 95 % within {length['p95']}",
         "maximum": overlong(audit),
         "untrained": f"{number(audit['rows_fully_masked'])} rows have nothing to train and are left out",
@@ -93,6 +94,9 @@ def _print_statistics(data: dict[str, Any], audit: dict[str, Any]) -> None:
         del lines["tokens"], lines["maximum"]
     if "taught" in audit:
         lines["captions"] = taught(audit)
+        del lines["untrained"]
+    if "prompts" in audit:
+        lines["tokens"] += ", of prompts: their answers are sampled"
         del lines["untrained"]
     if "labels" in audit:
         lines["labels"] = taught(audit).partition(": ")[2] + f" ({audit['labels_of']}s)"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
 from tuner.schema.adapter import Full, Init, Lora
+from tuner.schema.audio import ClassifyAudio
 from tuner.schema.base import default_of
 from tuner.schema.beyond_lora import Virtual
 from tuner.schema.data import Overlong
@@ -18,7 +19,7 @@ from tuner.schema.passages import Qa
 from tuner.schema.preferences import Dpo, Kto, Paired, Preference, Reward
 from tuner.schema.recipe import Recipe
 from tuner.schema.seq2seq import Seq2Seq
-from tuner.schema.task import Classes, Embed, Encoder, Labelled, Pretrain, Problem, Sft
+from tuner.schema.task import Classes, Embed, Encoder, Labelled, Pretrain, Problem, Sft, Tag
 from tuner.schema.trainer import Choice
 from tuner.schema.vision import Vlm
 
@@ -41,6 +42,10 @@ def labels(recipe: Recipe) -> Iterator[Finding]:
         return
     if len({str(name).strip() for name in task.labels} - {""}) < len(task.labels):
         yield "task.labels", "`task.labels` names a label twice, or not at all", "give each its own name"
+    one = isinstance(task, Tag | ClassifyAudio) or (isinstance(task, Classes) and task.problem is Problem.single_label)
+    if one and len(task.labels) == 1:
+        what = f"`task.labels` names one label, {task.labels[0]!r}: there is nothing to tell apart"
+        yield "task.labels", what, "name all labels in the order of their numbers, or leave it out: those of the rows are taken"
     if isinstance(task, Classes) and task.problem is Problem.regression and task.labels:
         yield "task.labels", "`task.problem=regression` measures one number, which has no labels", "remove one of the two"
 
@@ -124,6 +129,13 @@ def writing(recipe: Recipe) -> Iterator[Finding]:
     yield from useless(recipe, "it is for models that chat", *keys, fixes=fixes)
 
 
+def calling(recipe: Recipe) -> Iterator[Finding]:
+    """Functions are called in conversations of texts."""
+    if isinstance(recipe.task, Seq2Seq | Vlm) and "tool_calls" in recipe.eval.metrics:
+        what = f"`eval.metrics=[tool_calls]` measures calls of tools, which `task={recipe.task.kind}` does not learn"
+        yield "eval.metrics", what, "remove it: calls are learned by `task=sft`"
+
+
 def seeing(recipe: Recipe) -> Iterator[Finding]:
     """What a task of images and texts does not read, or is not made for yet."""
     if not isinstance(recipe.task, Vlm):
@@ -197,4 +209,4 @@ def looking(recipe: Recipe) -> Iterator[Finding]:
         yield "debug", what, f"it is for {' and '.join(NEXT_TOKEN)}: choose `trainer.batch_size` by trying"
 
 
-RULES = (looking, distilling, pretraining, packing, labels, of_encoders, preferring, writing, seeing, embedding, asking)
+RULES = (looking, distilling, pretraining, packing, labels, of_encoders, preferring, writing, calling, seeing, embedding, asking)

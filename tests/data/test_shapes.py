@@ -204,6 +204,17 @@ def test_preferences_that_share_no_beginning_or_are_the_same_are_told() -> None:
 def test_unpaired_preferences(row: dict[str, Any]) -> None:
     assert read([row]) == ("unpaired_preference", [{"prompt": HI, "completion": HO, "label": True, "tools": None}])
     assert read([row | {"label": "a topic"}])[0] != "unpaired_preference", "only true or false is a liking"
+    assert read([row | {"label": 1}])[0] != "unpaired_preference", "nobody asked for one"
+
+
+@pytest.mark.parametrize(("yes", "no"), [(1, 0), ("1", "0"), ("True", "False"), ("true", " false"), (1.0, 0.0)])
+def test_a_liking_as_tables_write_it(yes: Any, no: Any) -> None:
+    """Where likings are asked for."""
+    rows = [{"prompt": "hi", "completion": "ho", "label": label} for label in (yes, no)]
+    shape, found = read(rows, shape=RowShape.unpaired_preference)
+    assert (shape, [example["label"] for example in found]) == ("unpaired_preference", [True, False])
+    wrong = problem([*rows, rows[0] | {"label": 2}], shape=RowShape.unpaired_preference)
+    assert "`label` is 2: whether the answer was liked is written as true or false, or as 1 or 0" in wrong.what
 
 
 @pytest.mark.parametrize(

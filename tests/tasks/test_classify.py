@@ -295,3 +295,14 @@ def test_numbers_that_are_labels_are_not_places_of_labels() -> None:
     assert Labels(names=("1", "2", "3")).number(2.0) == 1
     with pytest.raises(Misfit, match="the label `0` is none of 3"):
         Labels(names=("1", "2", "3")).number("0")
+
+
+@pytest.mark.parametrize(("overrides", "refused"), [((), True), (("task.problem=multi_label",), False)])
+def test_one_label_tells_nothing_apart(overrides: tuple[str, ...], refused: bool, tmp_path: Path) -> None:
+    """Of several labels a row may have the one, or not."""
+    lab = labs.classes(tmp_path)
+    if not refused:
+        assert lab.plan("task.labels=[neg]", *overrides)
+        return
+    with pytest.raises(TuneError, match="names one label, 'neg': there is nothing to tell apart"):
+        lab.plan("task.labels=[neg]", *overrides)

@@ -10,9 +10,15 @@ import pytest
 
 from tests.lab import Lab, task_of
 from tests.tasks import labs
+from tests.tasks import test_preference as preference
 from tuner.data.splits import split
 from tuner.errors import TuneError
 from tuner.runs import read_json
+
+
+def liked(folder: Path) -> Lab:
+    return preference.liked(preference.lab_of(folder))
+
 
 FAULTS = {
     "an empty label": (labs.classes, {"label": None}, (), "the label is empty"),
@@ -34,6 +40,12 @@ FAULTS = {
     "a passage that fits too well": (labs.passages, {"label": 3}, (), "divide by the highest"),
     "a label of a passage that is none": (labs.passages, {"label": "good"}, (), "is a number, and this"),
     "a passage that is empty": (labs.passages, {"passage": " "}, (), "the query or a passage is empty"),
+    "a text that is asked and is empty": (labs.related, {"anchor": " "}, (), "the anchor is empty"),
+    "a text that is near to an empty one": (labs.alike, {"sentence2": ""}, (), "the second text is empty"),
+    "a better answer that is empty": (preference.lab_of, {"chosen": " "}, ("task=dpo",), "an answer is empty"),
+    "an answer that is liked and empty": (liked, {"completion": ""}, ("task=kto",), "an answer that was liked is empty"),
+    "a liking that is none": (liked, {"label": 3}, ("task=kto",), "written as true or false, or as 1 or 0"),
+    "a liking that is no number": (liked, {"label": float("nan")}, ("task=kto",), "written as true or false, or as 1 or 0"),
     "a likeness that is none": (labs.alike, {"score": float("nan")}, (), "how alike two texts are is a number"),
 }
 each_fault = pytest.mark.parametrize(("make", "change", "options", "said"), FAULTS.values(), ids=FAULTS)
@@ -64,10 +76,29 @@ def test_a_fault_is_told_with_its_place(make: Any, change: dict[str, Any], optio
     assert [p.where for p in caught.value.problems] == [f"{lab.folder}/train.jsonl:5"]
 
 
+@pytest.mark.parametrize(
+    ("make", "change", "options", "named"),
+    [
+        (labs.classes, {"label": None}, (), True),
+        (labs.numbers, {"score": float("nan")}, ("task.problem=regression",), False),
+        (labs.alike, {"score": float("nan")}, (), False),
+    ],
+)
+def test_labels_are_named_where_there_are_names(
+    make: Any, change: dict[str, Any], options: tuple[str, ...], named: bool, tmp_path: Path
+) -> None:
+    lab = make(tmp_path)
+    faulty(lab, change)
+    with pytest.raises(TuneError) as caught:
+        prepared(lab, *options)
+    assert ("task.labels" in caught.value.problems[0].fix) is named
+
+
 @each_fault
 def test_a_fault_is_passed_over(make: Any, change: dict[str, Any], options: tuple[str, ...], said: str, tmp_path: Path) -> None:
     lab = make(tmp_path)
     faulty(lab, change)
+    total = len((tmp_path / "train.jsonl").read_text(encoding="utf-8").splitlines())
     folder = prepared(lab, *options, "data.on_error=skip")
     assert read_json(folder / "data.json")["skipped"]["rows"] == 1
-    assert read_json(folder / "audit.json")["rows"] == 47
+    assert read_json(folder / "audit.json")["rows"] == total - 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from tuner.data.pairs import coded
 from tuner.data.splits import held_out, split
 from tuner.data.store import PairRows
 from tuner.errors import GATE, TuneError
-from tuner.eval.scores import summary
+from tuner.eval.compare import compare, rewarded
+from tuner.eval.scores import Scored, summary
 from tuner.model import packed
 from tuner.model.preferences import answers, of_pairs
 from tuner.runs import read_json
@@ -68,14 +70,23 @@ def test_what_is_preferred_becomes_likelier(task: str, adapter: str, tmp_path: P
     assert set(tuned) == {"preference_accuracy", "margin", "chosen_loss"}
 
 
-@pytest.mark.parametrize(("task", "measure"), [("dpo", "preference accuracy"), ("kto", "margin"), ("reward", "preference accuracy")])
+@pytest.mark.parametrize(
+    ("task", "measure"), [("dpo", "preference accuracy"), ("kto", "reward accuracy"), ("reward", "preference accuracy")]
+)
 def test_a_run_from_the_command_line_to_the_card(task: str, measure: str, tmp_path: Path) -> None:
     lab = lab_of(tmp_path) if task != "kto" else liked(lab_of(tmp_path))
     with contextlib.chdir(tmp_path):
         assert cli.main(["recipe=small", "launcher=inline", f"task={task}", "trainer.max_steps=3"]) == 0
     (folder,) = (tmp_path / "outputs" / "small").iterdir()
     assert ("loss on both answers" if task != "reward" else "num_labels=1") in (folder / "README.md").read_text(encoding="utf-8")
-    assert measure in (folder / "report.html").read_text(encoding="utf-8").lower()
+    report = (folder / "report.html").read_text(encoding="utf-8")
+    assert measure in report.lower()
+    assert "<h3>Base" not in report
+    assert "matches" not in report
+    rows = 24 if task != "kto" else 48
+    assert re.search(rf"<dt>Rows</dt><dd>{rows}<small>0 with nothing to train", report)
+    assert re.search(r"<h3>(Liked|Chosen) .*? → .*?</h3>\s*<pre>please", report)
+    assert re.search(r"<h3>(Disliked|Rejected) .*? → .*?</h3>\s*<pre>no", report)
     run = lab.run(f"task={task}")
     assert len(task_of(run).show(run, split(run)[0], 0)["segments"]) > 2
 
@@ -268,10 +279,55 @@ def test_what_was_liked_becomes_likelier(tmp_path: Path) -> None:
     run = lab.run("task=kto", "trainer.num_train_epochs=4", "trainer.learning_rate=5e-3")
     train(run)
     assert losses_of(run.folder)[0] == pytest.approx(0.5, abs=1e-3)
-    base, tuned = measured(run, None), measured(run, run.folder)
+    task = task_of(run)
+    before, after = (task.score(run, task.load(run, tuned=tuned), held_out(run)) for tuned in (None, run.folder))
+    rewarded(before, after)
+    found = compare(before, after, samples=200, seed=0, formulas=task.formulas(run))
+    base, tuned = found["base"], found["tuned"]
     assert tuned["margin"] > base["margin"] + 0.1
-    assert set(tuned) == {"margin", "chosen_loss"}
+    assert set(tuned) == {"reward_accuracy", "margin", "chosen_loss"}
+    assert base["reward_accuracy"] == 0.5 < 0.8 < tuned["reward_accuracy"]
+    assert found["verdicts"]["reward_accuracy"] == "better"
     assert "24 answers were liked, 24 were not" in lab.told
+
+
+def test_an_answer_that_was_liked_is_to_become_likelier() -> None:
+    """The sign of log p(tuned) − log p(base), as the implicit reward of DPO and KTO has it; what was cut off says nothing."""
+    liked, nats = (True, True, False, False, True, True), ((9.0, 7.0), (9.0, 9.5), (9.0, 9.5), (9.0, 7.0), (9.0, 9.0), (0.0, 0.0))
+    base, tuned = (
+        [Scored(prompt=[], reference="", liked=yes, loss_sum=pair[who], tokens=int(pair[0])) for yes, pair in zip(liked, nats, strict=True)]
+        for who in (0, 1)
+    )
+    rewarded(base, tuned)
+    assert [row.scores.get("reward_accuracy") for row in tuned] == [1.0, 0.0, 1.0, 0.0, 0.5, None]
+    assert [row.scores.get("reward_accuracy") for row in base] == [0.5] * 5 + [None]
+
+
+def test_rows_are_counted_and_not_their_answers(tmp_path: Path) -> None:
+    """Two rows that are the same, one whose worse answer is cut, one whose answers are alike; of kto an answer liked and not is no copy."""
+    lab = lab_of(tmp_path, rows=4)
+    rows = [("a?", "yes", "no"), ("a?", "yes", "no"), ("b?", "yes", "n" * 90), ("c?", "yes", "yes")]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps({"prompt": p, "chosen": c, "rejected": r}) + "\n" for p, c, r in rows))
+    found = prepared(lab.run("task.max_length=100"))
+    assert {n: found[1][n] for n in ("rows", "rows_truncated", "rows_fully_masked")} == {
+        "rows": 4,
+        "rows_truncated": 1,
+        "rows_fully_masked": 1,
+    }
+    assert (found[0]["rows"], found[0]["duplicates"], sum(count for _, count in found[0]["histogram"])) == (3, 1, 3)
+    rows = [("a?", "yes", True), ("b?", "no", False), ("a?", "yes", False), ("c?", "no", True), ("a?", "yes", True), ("d?", "no", False)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps({"prompt": p, "completion": c, "label": y}) + "\n" for p, c, y in rows))
+    found = prepared(lab.run("task=kto"))
+    assert found[1]["rows"] == 6
+    assert (found[0]["rows"], found[0]["duplicates"]) == (6, 1)
+    assert found[0]["tokens"] == found[1]["tokens"]
+
+
+def prepared(run: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Statistics of the training rows, and their audit."""
+    folder = run.stage_folder("prepare")
+    task_of(run).prepare(run, split(run)[0], folder)
+    return read_json(folder / "data.json")["train"], read_json(folder / "audit.json")
 
 
 def test_answers_that_were_all_liked_are_refused(tmp_path: Path) -> None:
@@ -298,6 +354,22 @@ def test_a_reward_tells_the_better_answer(adapter: str, tmp_path: Path) -> None:
     ids = torch.tensor([[5, 6, 7]])
     with torch.no_grad():
         assert torch.allclose(ours(input_ids=ids).logits, again(input_ids=ids).logits, atol=1e-5)
+
+
+def test_an_answer_is_given_its_reward(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`tune try` gives the number that the report has of the same row; a prompt alone is told what it lacks."""
+    lab_of(tmp_path)
+    with contextlib.chdir(tmp_path):
+        assert cli.main(["recipe=small", "launcher=inline", "task=reward", "trainer.num_train_epochs=2"]) == 0
+        (line, *_) = next((tmp_path / "outputs" / "small").glob("*/eval/*/rows.jsonl")).read_text(encoding="utf-8").splitlines()
+        row, found = json.loads(line), []
+        for one in row["weighed"]:
+            capsys.readouterr()
+            assert cli.main(["try", "small", row["prompt"][-1]["content"], f"answer={one['text']}", "--json"]) == 0
+            found.append(json.loads(capsys.readouterr().out.splitlines()[-1])["reward"])
+        assert found == pytest.approx([one["worth"][1] for one in row["weighed"]], abs=1e-3)
+        assert cli.main(["try", "small", "a?"]) == 2
+        assert "answer=" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("override", ["adapter=prompt", "adapter=pissa", "model.add_tokens=[x]"])

@@ -193,6 +193,7 @@ def test_a_row_that_does_not_fit_is_named(row: dict[str, Any], overrides: tuple[
     with pytest.raises(TuneError, match=what) as caught:
         task_of(run).check(run, held_out(run))
     assert "eval.jsonl:1" in caught.value.problems[0].where
+    assert "task.labels" not in caught.value.problems[0].fix
 
 
 def test_a_target_that_is_cut_teaches_no_end(tmp_path: Path) -> None:
@@ -219,6 +220,7 @@ def test_a_target_that_is_cut_teaches_no_end(tmp_path: Path) -> None:
         (("adapter=pissa",), "adapter.init_lora_weights"),
         (("model.add_tokens=[a]",), "model.add_tokens"),
         (("trainer.padding_free=always",), "trainer.padding_free"),
+        (("eval.metrics=[tool_calls]",), "does not learn"),
     ],
 )
 def test_what_it_has_no_use_for_is_refused(overrides: tuple[str, ...], key: str, tmp_path: Path) -> None:

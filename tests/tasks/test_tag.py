@@ -117,6 +117,22 @@ def test_tags_that_make_no_entities_are_measured_by_themselves(tmp_path: Path) -
     assert set(summary(rows, task_of(run).formulas(run))) == {"loss", "accuracy", "f1_macro"}
 
 
+def test_numbers_are_no_names_of_entities(tmp_path: Path) -> None:
+    """Rows whose tags are numbers, as on the Hub, are measured by words until they are named."""
+    lab, names = labs.tags(tmp_path), ["O", "B-Ill", "I-Ill", "B-Mood"]
+    for name in ("train", "eval"):
+        path = tmp_path / f"{name}.jsonl"
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        lines = [json.dumps({"tokens": row["tokens"], "ner_tags": [names.index(tag) for tag in row["tags"]]}) for row in rows]
+        path.write_text("\n".join(lines) + "\n")
+    for options, told, measured in (((), True, "f1_macro"), ((f"task.labels=[{','.join(names)}]",), False, "f1")):
+        run = lab.run(*options)
+        lab.told.clear()
+        task_of(run).prepare(run, split(run)[0], run.stage_folder("prepare"))
+        assert any("entities need their names" in line for line in lab.told) is told
+        assert measured in task_of(run).formulas(run)
+
+
 def test_without_seqeval_the_way_to_get_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "seqeval.metrics.sequence_labeling", None)
     run = labs.tags(tmp_path).run()

@@ -358,6 +358,7 @@ def test_a_loaded_result_has_the_loss_that_was_saved(tmp_path: Path) -> None:
         ("adapter=prefix", "has no use for `adapter`"),
         ("trainer.padding_free=always", "has no use for `trainer.padding_free`"),
         ("model.add_tokens=[x]", "has no use for `model.add_tokens`"),
+        ("eval.metrics=[tool_calls]", "`task=vlm` does not learn"),
     ],
 )
 def test_what_it_has_no_use_for_is_refused(override: str, what: str, tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
 """`tune try RUN [PROMPT]` sets base against tuned, `tune try MODEL [PROMPT]` talks to any model (option, Hub id, folder).
 
+Of labels, boxes, passages, answers in a text and rewards it shows the tuned model alone: what gives them is new, and the base has none.
+
 tune try smollm2-135m "What is the capital of France?"
 tune try sentiment "A lovely film"         the labels of a model that gives some
 tune try flowers photo.jpg                 of one that labels images, an image file
 tune try reader "Who wrote it?" context=@story.txt    of one that finds answers, the text (or context="…", or on stdin)
 tune try ranker "warm gloves" passages=@hits.txt      of one that ranks passages, a line each (or passages="one|other", or on stdin)
+tune try judge "Who wrote Faust?" answer="Goethe."    of a reward model, what an answer is worth
 tune try streets photo.jpg                 of one that labels pixels: PNG files of base, tuned and its mask
 tune try spotter photo.jpg threshold=0.3   of one that finds objects: the boxes, and a PNG file with them
 tune try shapes "a red circle"             of one that paints: PNG files of base and tuned
@@ -39,6 +42,7 @@ SERVES = {
     "embedding": "tuner.serve.vectors",
     "image": "tuner.serve.pictures",
     "rerank": "tuner.serve.ranked",
+    "reward": "tuner.serve.judged",
     "segment": "tuner.serve.segmented",
     "seq2seq": "tuner.serve.written",
     "span": "tuner.serve.answers",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from collections.abc import Iterable
+from itertools import pairwise, repeat
 from typing import Any
 
 import numpy as np
@@ -99,14 +100,16 @@ def sizes(train: dict[str, Any]) -> str:
     return f"{length['min']} to {length['max']} tokens a row, {length['mean']} on average"
 
 
-def statistics(rows: list[TokenRow]) -> dict[str, Any]:
-    """Row count, tokens and lengths, as `data.json` holds them."""
+def statistics(rows: list[TokenRow], *, beside: Iterable[bytes] | None = None) -> dict[str, Any]:
+    """Row count, tokens and lengths, as `data.json` holds them. `beside`: what stands beside each text, so an image, which makes it another
+    row."""
+    others = (hash(one) for one in beside) if beside is not None else repeat(0, len(rows))
     lengths = np.asarray([len(r.ids) for r in rows])
     return {
         "rows": len(rows),
         "tokens": int(lengths.sum()),
         "supervised_tokens": sum(r.supervised for r in rows),
-        "duplicates": len(rows) - len({hash(r.ids.tobytes()) for r in rows}),
+        "duplicates": len(rows) - len({(hash(r.ids.tobytes()), other) for r, other in zip(rows, others, strict=True)}),
         "length": {
             "min": int(lengths.min()),
             "mean": round(float(lengths.mean()), 1),

@@ -10,7 +10,7 @@ import numpy as np
 
 from tuner.context import Run
 from tuner.data import labelled
-from tuner.data.labelled import Found
+from tuner.data.labelled import MEND, NAMED, Found
 from tuner.data.labels import Labels, finite, named, text_of
 from tuner.data.load import Rows
 from tuner.data.shapes import Example
@@ -69,6 +69,11 @@ def number(example: Example, problem: Problem, labels: Labels) -> Any:
     row = np.zeros(len(labels.names), np.float32)
     row[[labels.number(value) for value in found]] = 1
     return row
+
+
+def fix(problem: Problem) -> str:
+    """What to do about a row whose label cannot be learned."""
+    return MEND if problem is Problem.regression else NAMED
 
 
 def said(label: Any, labels: Labels, problem: Problem) -> list[str]:

@@ -23,31 +23,13 @@ from tuner.data.mix import parts
 from tuner.data.shapes import Example
 from tuner.data.store import IGNORE
 from tuner.data.turns import Misfit
+from tuner.data.wanted import COLUMNS, LIKE, NAME
 from tuner.errors import GATE, Problem, TuneError
 from tuner.schema.data import Data, OnError, RowShape
 
 BATCH = 1000
-NAMED = "mend or remove this row; `task.labels` names all labels"
-LIKE = {
-    "unpaired": "answers that were liked or not ({prompt: …, completion: …, label: true})",
-    "preference": "two answers to a prompt ({prompt: …, chosen: …, rejected: …})",
-    "related": "texts that belong together ({anchor: …, positive: …, negative: …})",
-    "written": "texts and what is written of them ({source: …, target: …}, {translation: {en: …, de: …}}, {document: …, summary: …})",
-    "conversation": "a question and its answer ({prompt: …, completion: …})",
-    "labelled": "texts with labels ({text: …, label: …})",
-    "labelled image": "images with labels ({image: photo.jpg, label: …}, or a folder a class)",
-    "boxed": "images with objects ({image: photo.jpg, objects: {bbox: [[x, y, width, height], …], category: [cat, …]}}, or a COCO file)",
-    "labelled image text": "images with captions ({image: photo.jpg, text: …}, or a folder of images with .txt files or metadata.jsonl)",
-    "text": "texts ({text: …}, or the lines of a text file; `data.shape=text` passes over other columns)",
-    "answered": "questions with a text and the answer in it ({question: …, context: …, answers: {text: […], answer_start: […]}})",
-    "tagged": "words with tags ({tokens: […], tags: […]})",
-}
-
-
-_NAME = "name the columns: `data.columns={{{}}}`, or choose another task"
-COLUMNS = dict.fromkeys(LIKE, _NAME.format("text: …, label: …")) | {"written": _NAME.format("source: …, target: …")}
-COLUMNS["boxed"] = _NAME.format("image: …, objects: …")
-COLUMNS["answered"] = _NAME.format("question: …, context: …, answer: …")
+MEND = "mend or remove this row, or skip such rows with `data.on_error=skip`"
+NAMED = f"{MEND}; `task.labels` names all labels"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -105,7 +87,7 @@ def read(
             like = f"rows of {{{asks}}}" if asks else LIKE.get(name) or " or ".join(LIKE[kind] for kind in kinds)
             like = like if layout.kind not in kinds or lacks else "rows of one kind"
             what = f"`task: {run.recipe.task.kind}` learns from {like}, and these rows are laid out as {layout}"
-            fix = _NAME.format(asks or f"{holds}: …, {beside}: …") if asks or holds else COLUMNS[kinds[0]]
+            fix = NAME.format(asks or f"{holds}: …, {beside}: …") if asks or holds else COLUMNS[kinds[0]]
             raise TuneError(what, mine.place(0), fix)
         gone = {problem.where for problem in misfits}
         found.examples.extend(examples)

@@ -63,7 +63,7 @@ def recognise(row: Row, data: Data) -> Layout:
     for exact in (True, False):
         for shape in wanted:
             columns = _columns(SHAPES[shape], row, given, exact=exact, said=len(wanted) == 1)
-            if columns is not None and _holds(shape, row | dict.fromkeys(given), columns):
+            if columns is not None and _holds(shape, row | dict.fromkeys(given), columns, said=len(wanted) == 1):
                 return Layout(shape=shape, columns=columns)
     raise _unknown(row, data, wanted)
 
@@ -119,12 +119,13 @@ def _columns(shape: Shape, row: Row, given: dict[str, str], *, exact: bool, said
     return found
 
 
-def _holds(shape: RowShape, row: Row, columns: dict[str, str]) -> bool:
-    """What column names alone do not tell: a label of a conversation is true or false; a pair, or a question, has something to learn."""
+def _holds(shape: RowShape, row: Row, columns: dict[str, str], *, said: bool) -> bool:
+    """What column names alone do not tell: a label of a conversation is true or false (or where that was `said`, what is read as one);
+    a pair, or a question, has something to learn."""
     have = set(row) | set(columns)
     if shape is RowShape.unpaired_preference:
         label = row.get(columns.get("label", "label"))
-        return isinstance(label, bool) and bool(have & {"messages", "conversations", "completion"})
+        return (said or isinstance(label, bool)) and bool(have & {"messages", "conversations", "completion"})
     if shape is RowShape.answers:
         return bool(have & {"answers", "answer"})
     if shape is RowShape.passage and "negative" in have:

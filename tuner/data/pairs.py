@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -41,6 +41,11 @@ def teaches(pair: tuple[TokenRow, TokenRow]) -> bool:
     """Whether something of both answers is within the length, and they are not the same."""
     better, worse = pair
     return bool(better.trained[1:].any() and worse.trained[1:].any()) and better.ids.tobytes() != worse.ids.tobytes()
+
+
+def weighed(example: Example, worth: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Answers of a row with what a model gives each, for reports: `weighed(row, {"chosen": −12.5, "rejected": −9.0})`."""
+    return [{"name": name, "text": text_of(example, name), "worth": round(value, 4)} for name, value in worth.items()]
 
 
 def text_of(example: Example, answer: str) -> str:

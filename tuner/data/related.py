@@ -42,12 +42,20 @@ class RelatedRow:
 
 
 def texts_of(example: Example) -> list[str]:
-    """The texts of a row: two of a pair; what is asked, what is right, what is not."""
+    """The texts of a row: two of a pair; what is asked, what is right, what is not. Raises Misfit where one is missing."""
     if "anchor" in example:
         return [example["anchor"], example["positive"], *example["negatives"]]
     if "text_pair" not in example:
         raise Misfit("one text alone: two are needed to say how alike they are")
     return [str(example["text"]), str(example["text_pair"])]
+
+
+def number(example: Example) -> float:
+    """How alike the texts of a row are said to be. Raises Misfit where one of them is missing or empty, or nothing is said."""
+    names = ("anchor", "positive") if "anchor" in example else ("first text", "second text")
+    if empty := [name for name, text in zip(names, texts_of(example), strict=False) if not text.strip()]:
+        raise Misfit(f"the {empty[0]} is empty")
+    return likeness(example)
 
 
 def likeness(example: Example) -> float:

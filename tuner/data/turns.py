@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from tuner.data.likings import liked
 from tuner.errors import nearest
 
 Row = dict[str, Any]
@@ -73,15 +74,15 @@ def preference(row: Row) -> Example:
         prompt, chosen, rejected = chosen[:shared], chosen[shared:], rejected[shared:]
         if not prompt:
             raise Misfit("there is no prompt, and `chosen` and `rejected` begin differently")
-    if not chosen or not rejected:
+    if not chosen or not rejected or is_silent({"messages": chosen}):
         raise Misfit("`chosen` and `rejected` are the same" if chosen == rejected else "an answer is empty")
     return {"prompt": [*_system(row, prompt), *prompt], "chosen": chosen, "rejected": rejected, "tools": tools(row)}
 
 
 def unpaired(row: Row) -> Example:
     """One answer, and whether it was liked."""
-    if not isinstance(row["label"], bool):
-        raise Misfit(f"`label` is {kind_of(row['label'])}, not true or false")
+    if (label := liked(row["label"])) is None:
+        raise Misfit(f"`label` is {row['label']!r:.60}: whether the answer was liked is written as true or false, or as 1 or 0")
     if row.get("completion") is not None:
         prompt, completion = _prompt(row), _said(row, "completion", "assistant")
     else:
@@ -89,9 +90,9 @@ def unpaired(row: Row) -> Example:
         if not messages or messages[-1]["role"] != "assistant":
             raise Misfit("the conversation does not end with the assistant's answer")
         prompt, completion = messages[:-1], messages[-1:]
-    if not prompt:
-        raise Misfit("there is no prompt")
-    return {"prompt": [*_system(row, prompt), *prompt], "completion": completion, "label": row["label"], "tools": tools(row)}
+    if not prompt or (label and is_silent({"messages": completion})):
+        raise Misfit("an answer that was liked is empty" if prompt else "there is no prompt")
+    return {"prompt": [*_system(row, prompt), *prompt], "completion": completion, "label": label, "tools": tools(row)}
 
 
 def message(turn: Any) -> Message:

@@ -45,6 +45,16 @@ def compare(base: list[Scored], tuned: list[Scored], *, samples: int, seed: int,
     }
 
 
+def rewarded(base: list[Scored], tuned: list[Scored]) -> None:
+    """Give rows that were liked or not their `reward_accuracy`: whether the tuned model finds what was liked likelier than the base does,
+    and what was not unlikelier: the sign of DPO's implicit reward, log p(tuned) − log p(base). 0.5 where nothing moved, so of the base."""
+    for before, after in zip(base, tuned, strict=True):
+        if after.liked is not None and after.tokens:
+            gained = before.loss_sum - after.loss_sum
+            before.scores["reward_accuracy"] = 0.5
+            after.scores["reward_accuracy"] = 0.5 if gained == 0 else float((gained > 0) is after.liked)
+
+
 def _drawn(rows: list[Scored], draws: NDArray[np.int64]) -> dict[str, Any]:
     """The sums that formulas take, of each resample."""
     sums: dict[str, Any] = {name: column[draws].sum(1) for name, column in columns(rows).items()}

@@ -18,12 +18,13 @@ from tuner.data.audit import taught
 from tuner.data.labels import colour
 from tuner.eval import svg
 from tuner.eval.drawn import drawn
+from tuner.eval.weighed import shorten, weighed
 from tuner.measures import duration, figure
 from tuner.results import Results, json_lines, read_results
 from tuner.runs import read_json, write_text
+from tuner.schema.preferences import Paired
 from tuner.schema.task import Encoder
 
-MOST_CHARACTERS = 1200  # of one text in an example
 MOST_SAMPLE_CHARACTERS = 6000
 PICTURE = "data:image/"  # all that a page may show: it asks for no other file
 STAGE_NAMES = {
@@ -98,7 +99,7 @@ def looked(folder: Path) -> dict[str, Any]:
 def examples(run: Results) -> list[dict[str, Any]]:
     """Held-out rows for show, evenly spaced over the set so that nobody chose them: the question and three answers to it."""
     path = run.eval_rows
-    answered = (run.recipe.eval.generate and run.recipe.task.chats) or isinstance(run.recipe.task, Encoder)
+    answered = (run.recipe.eval.generate and run.recipe.task.chats) or isinstance(run.recipe.task, Encoder | Paired)
     if path is None or not (answered and run.recipe.eval.examples):
         return []
     read = picture if run.recipe.task.head == "segment" else answer
@@ -112,7 +113,8 @@ def examples(run: Results) -> list[dict[str, Any]]:
             image = image if image.startswith(PICTURE) else ""
             answers = {who: read(row[who], row["reference"]) for who in ("reference", "base", "tuned") if row.get(who) is not None}
             rewards = {who: s["reward"] for who in ("base", "tuned") if "reward" in (s := row.get(f"{who}_scores") or {})}
-            found.append({"question": question, "image": image, "answers": answers, "rewards": rewards, "drawn": drawn(row, image)})
+            one = {"question": question, "image": image, "answers": answers, "rewards": rewards, "drawn": drawn(row, image)}
+            found.append(one | {"weighed": weighed(row)})
     return found
 
 
@@ -126,7 +128,7 @@ def tally(run: Results) -> dict[str, int]:
     }
     counts = dict.fromkeys(names.values(), 0)
     for row in json_lines(run.eval_rows) if run.eval_rows else ():
-        if key := next((key for key in ("exact_match", "accuracy") if key in row["base_scores"]), None):
+        if key := next((key for key in ("exact_match", "accuracy", "preference_accuracy") if key in row["base_scores"]), None):
             counts[names[row["base_scores"][key] == 1, row["tuned_scores"][key] == 1]] += 1
     return {name: count for name, count in counts.items() if count or name == "spoiled"} if any(counts.values()) else {}
 
@@ -166,11 +168,6 @@ def parse_object(text: str) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
-
-
-def shorten(text: str, *, most: int = MOST_CHARACTERS) -> str:
-    """The start of a long text, saying how much is left out."""
-    return text if len(text) <= most else f"{text[:most]} … ({len(text) - most:,} more characters)"
 
 
 def sample(audit: dict[str, Any]) -> list[dict[str, Any]]:

@@ -26,6 +26,8 @@ class Scored:
 
     `scores` are measurements of this row, `tokens` what is trained of it; `counts` are what formulas sum up, 0 where a row has none.
     `detail` is what a formula over whole rows takes, which then finds those of all rows in its sums, and how many `times` each counts.
+    `weighed` are answers that the row itself has, with what the model gives each (`{"name": "chosen", "text": …, "worth": −12.5}`): where
+    they are compared, none is written. `liked`: whether the row says that its answer is to become likelier (None: it says nothing).
     """
 
     prompt: list[Message]
@@ -37,6 +39,8 @@ class Scored:
     tokens: int = 0
     counts: dict[str, float] = field(default_factory=dict)
     detail: dict[str, Any] | None = None
+    weighed: list[dict[str, Any]] = field(default_factory=list)
+    liked: bool | None = None
 
 
 def mean_loss(sums: Sums) -> Any:

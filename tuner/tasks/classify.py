@@ -41,7 +41,10 @@ def labels_of(run: Run) -> Labels:
 def _rows(run: Run, rows: Rows, *, tick: Callable[[int], None] = lambda done: None) -> tuple[Found, list[LabelRow]]:
     problem, labels = _task(run).problem, labels_of(run)
     found, numbers = labelled.numbered(
-        labelled.read(run, rows, ("labelled",), holds="text"), lambda example: classes.number(example, problem, labels), run
+        labelled.read(run, rows, ("labelled",), holds="text"),
+        lambda example: classes.number(example, problem, labels),
+        run,
+        fix=classes.fix(problem),
     )
     return found, list(labelled.encoded(found, numbers, tokenizer_of(run), _task(run).max_length, tick=tick))
 

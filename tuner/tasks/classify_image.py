@@ -61,7 +61,7 @@ def _rows(run: Run, rows: Rows, folder: Path | None = None, *, tick: Any = lambd
             tick(at + 1)
             return at, label
 
-        found, numbers = labelled.numbered(read, number, run)
+        found, numbers = labelled.numbered(read, number, run, fix=classes.fix(problem))
         return found, pixels.rows([at for at, _ in numbers], [label for _, label in numbers])
 
 

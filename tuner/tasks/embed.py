@@ -62,12 +62,7 @@ def _objective(run: Run, lengths: Any = None) -> Objective:
 
 
 def _read(run: Run, rows: Rows) -> tuple[Found, list[float]]:
-    return labelled.numbered(labelled.read(run, rows, KINDS), _number, run)
-
-
-def _number(example: dict[str, Any]) -> float:
-    related.texts_of(example)
-    return related.likeness(example)
+    return labelled.numbered(labelled.read(run, rows, KINDS), related.number, run, fix=labelled.MEND)
 
 
 def _coded(run: Run, found: Found, numbers: list[float], *, tick: Callable[[int], None] = lambda done: None) -> list[RelatedRow]:

@@ -18,6 +18,7 @@ from tuner.errors import GATE, TuneError
 from tuner.eval.loss import row_losses, token_loss
 from tuner.eval.scores import Formula, Scored, Sums
 from tuner.model.preferences import of_pairs
+from tuner.schema.data import RowShape
 from tuner.schema.preferences import Kto
 from tuner.train import causal
 from tuner.train import pairs as common
@@ -25,7 +26,6 @@ from tuner.train.causal import load, save, tokenizer_of
 from tuner.train.padding import padding_free
 
 __all__ = ["check", "formulas", "load", "possible", "prepare", "probe", "save", "score", "show", "trainer"]
-KINDS = ("unpaired",)
 PROBED = 4  # answers whose loss is compared before saving and after loading
 
 
@@ -34,13 +34,17 @@ def _task(run: Run) -> Kto:
     return run.recipe.task
 
 
+def _read(run: Run, rows: Rows) -> labelled.Found:
+    return labelled.read(run, rows, ("unpaired",), shape=RowShape.unpaired_preference)
+
+
 def _coded(run: Run, found: labelled.Found, **options: Any) -> common.Pairs:
     return pairs.with_mismatched(found.examples, tokenizer_of(run), _task(run).max_length, **options)
 
 
 def prepare(run: Run, rows: Rows, folder: Path) -> None:
     """Each answer in its conversation, and the next row's answer in the same; audit; write what can teach."""
-    found = labelled.read(run, rows, KINDS)
+    found = _read(run, rows)
     liked = [bool(example["label"]) for example in found.examples]
     if len(set(liked)) == 1:
         what = f"every answer was {'liked' if liked[0] else 'disliked'}: there is nothing to tell apart"
@@ -54,7 +58,7 @@ def prepare(run: Run, rows: Rows, folder: Path) -> None:
 
 def show(run: Run, rows: Rows, index: int) -> dict[str, Any]:
     """One training row as the model sees it, and whether it was liked."""
-    found = labelled.read(run, rows[index : index + 1], KINDS)
+    found = _read(run, rows[index : index + 1])
     ((row, _),) = _coded(run, found)
     said = "\n── liked ──\n" if found.examples[0]["label"] else "\n── not liked ──\n"
     counts = {"tokens": len(row.ids), "supervised_tokens": row.supervised, "truncated": row.truncated}
@@ -64,7 +68,7 @@ def show(run: Run, rows: Rows, index: int) -> dict[str, Any]:
 
 def check(run: Run, rows: Rows) -> None:
     """Held-out rows are laid out as the recipe says, and something of the answers is within the length."""
-    common.some_teach(_coded(run, labelled.read(run, rows[: run.recipe.eval.limit], KINDS)), _task(run).max_length)
+    common.some_teach(_coded(run, _read(run, rows[: run.recipe.eval.limit])), _task(run).max_length)
 
 
 def possible(run: Run) -> None:
@@ -76,7 +80,7 @@ def trainer(run: Run, model: nn.Module, args: TrainingArguments, prepared: Path,
     """A trainer over what `prepare` wrote."""
 
     def written(folder: Path) -> None:
-        found = labelled.read(run, held_out(run), KINDS)
+        found = _read(run, held_out(run))
         kept = [(pair, bool(e["label"])) for pair, e in zip(_coded(run, found), found.examples, strict=True) if pairs.teaches(pair)]
         write_pairs(folder, [pair for pair, _ in kept], [liked for _, liked in kept])
 
@@ -93,15 +97,15 @@ def probe(run: Run, model: nn.Module) -> float:
 
 def score(run: Run, model: nn.Module, rows: Rows) -> list[Scored]:
     """How likely each held-out answer is."""
-    found = labelled.read(run, rows[: run.recipe.eval.limit], KINDS)
+    found = _read(run, rows[: run.recipe.eval.limit])
     coded = [row for row, _ in _coded(run, found)]
     with run.progress("held-out answers", len(coded)) as tick:
         losses = row_losses(model, coded, tick=tick)
     scored = []
     for example, (loss, tokens) in zip(found.examples, losses, strict=True):
-        said = pairs.text_of(example, "completion")
-        one = Scored(prompt=example["prompt"], reference=said, answer=said, tools=example["tools"], loss_sum=loss, tokens=tokens)
         name = "liked" if example["label"] else "disliked"
+        one = Scored(prompt=example["prompt"], reference="", tools=example["tools"], loss_sum=loss, tokens=tokens)
+        one.liked, one.weighed = bool(example["label"]), pairs.weighed(example | {name: example["completion"]}, {name: -loss})
         one.counts = {f"{name}_loss": loss, f"{name}_tokens": float(tokens)}
         scored.append(one)
     return scored

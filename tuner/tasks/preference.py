@@ -88,12 +88,12 @@ def score(run: Run, model: nn.Module, rows: Rows) -> list[Scored]:
         losses = row_losses(model, [row for pair in coded for row in pair], tick=tick)
     scored = []
     for example, pair, better, worse in zip(found.examples, coded, losses[::2], losses[1::2], strict=True):
-        one = Scored(prompt=example["prompt"], reference=pairs.text_of(example, "chosen"), tools=example["tools"])
+        one = Scored(prompt=example["prompt"], reference="", tools=example["tools"])
         one.loss_sum, one.tokens = better
+        said = [-total / (max(1, count) if _task(run).by_token else 1) for total, count in (better, worse)]
+        one.weighed = pairs.weighed(example, {"chosen": said[0], "rejected": said[1]})
         if pairs.teaches(pair):
-            said = [-total / (count if _task(run).by_token else 1) for total, count in (better, worse)]
             one.scores = {"preference_accuracy": float(said[0] > said[1]), "margin": said[0] - said[1]}
-            one.answer = pairs.text_of(example, "chosen" if said[0] > said[1] else "rejected")
         scored.append(one)
     return scored
 

@@ -114,11 +114,11 @@ def score(run: Run, model: nn.Module, rows: Rows) -> list[Scored]:
             given += _rewards(run, model, items)
             tick(len(given))
     for example, (better, worse), pair in zip(found.examples, given, coded, strict=True):
-        one = Scored(prompt=example["prompt"], reference=pairs.text_of(example, "chosen"), tools=example["tools"])
+        one = Scored(prompt=example["prompt"], reference="", tools=example["tools"])
+        one.weighed = pairs.weighed(example, {"chosen": better, "rejected": worse})
         if pairs.teaches(pair):
             one.loss_sum, one.tokens = _loss([(better, worse)]), 1
             one.scores = {"preference_accuracy": float(better > worse), "margin": better - worse}
-            one.answer = pairs.text_of(example, "chosen" if better > worse else "rejected")
         scored.append(one)
     return scored
 

@@ -37,6 +37,7 @@ ENDING = Ending(head="seq2seq")
 KINDS = ("written", "conversation")
 PROBED = 8  # rows whose loss is compared before saving and after loading
 T5 = ("t5", "mt5", "umt5", "longt5")  # trained in bf16: what they compute is beyond the numbers of fp16
+FIX = f"{labelled.MEND}; `task=translate` has `task.source_lang` and `task.target_lang`, which name two languages of several"
 MARKED = ("mbart", "m2m_100", "nllb-moe", "seamless_m4t", "seamless_m4t_v2")  # whose texts carry marks of their language
 
 
@@ -49,7 +50,7 @@ def _rows(
     run: Run, rows: Rows, *, tick: Callable[[int], None] = lambda done: None
 ) -> tuple[Found, list[tuple[str, str]], list[WrittenRow]]:
     """What was read, its texts, and their tokens."""
-    found, pairs = labelled.numbered(labelled.read(run, rows, KINDS), lambda example: texts_of(example, _task(run)), run)
+    found, pairs = labelled.numbered(labelled.read(run, rows, KINDS), lambda example: texts_of(example, _task(run)), run, fix=FIX)
     return found, pairs, list(coded(pairs, tokenizer_of(run), _task(run), tick=tick))
 
 

@@ -78,6 +78,11 @@ def prepare(run: Run, rows: Rows, folder: Path) -> None:
     counts = Counter(labels_of(run).names[tag] for row in numbers for tag in row)
     shown = next((i for i, tags in enumerate(numbers) if len(set(tags)) > 1), 0)
     common.write(run, found, coded, labels_of(run), counts, folder, sample=_segments(run, coded[shown]), unit="word")
+    if all(name.isdecimal() for name in labels_of(run).names):
+        run.tell(
+            f"the tags are numbers, 0 to {labels_of(run).names[-1]}, of which words alone are measured: entities need their names, in the"
+        )
+        run.tell("order of the numbers: `task.labels=[O, B-PER, I-PER, …]`")
 
 
 def _segments(run: Run, row: LabelRow) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +87,10 @@ def prepare(run: Run, rows: Rows, folder: Path) -> None:
     tokenizer = tokenizer_of(run)
     audited = audit(kept, tokenizer, end_of_turn=tokenizer.eos_token) | {"rows_dropped": len(coded) - len(kept), "first": found.places[0]}
     gate(audited, max_length=task_of(run).max_length)
-    hours = float(np.load(folder / "feature_ends.npy")[-1]) / 360_000
-    encoders.noted(run, found, audited, statistics(kept), folder, hours=round(hours, 3))
+    ends, features = np.load(folder / "feature_ends.npy").tolist(), np.load(folder / "features.npy", mmap_mode="r")
+    hours = ends[-1] / 360_000
+    train = statistics(kept, beside=(features[first:last].tobytes() for first, last in pairwise([0, *ends])))
+    encoders.noted(run, found, audited, train, folder, hours=round(hours, 3))
 
 
 def show(run: Run, rows: Rows, index: int) -> dict[str, Any]:

@@ -91,7 +91,8 @@ def prepare(run: Run, rows: Rows, folder: Path) -> None:
         gate(audited, max_length=_task(run).max_length)
         kept = [row for row in whole if row.supervised]
         write_seen(folder, kept, album)
-    encoders.noted(run, found, audited, statistics(list(kept)), folder, system=shared_system(found.examples))
+    train = statistics(list(kept), beside=(b"".join(row.images()) for row in kept))
+    encoders.noted(run, found, audited, train, folder, system=shared_system(found.examples))
 
 
 def show(run: Run, rows: Rows, index: int) -> dict[str, Any]:

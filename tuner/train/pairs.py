@@ -35,9 +35,12 @@ def write(run: Run, found: Found, coded: Pairs, tokenizer: PreTrainedTokenizerBa
     """Audit, and write what can teach, with `data.json` and `audit.json`; `liked`: of each whether its first answer was."""
     length, drop = run.recipe.task.max_length, run.recipe.data.overlong is Overlong.drop
     whole = [index for index, pair in enumerate(coded) if not drop or not any(row.truncated for row in pair)]
-    audited = audit([row for index in whole for row in coded[index]], tokenizer, end_of_turn=end_of_turn(tokenizer))
-    audited |= {"rows_dropped": len(coded) - len(whole), "first": found.places[0], "conversations": 2 * len(coded)}
-    gate(audited, max_length=length)
+    own = 1 if liked else 2  # conversations of a row itself
+    audited = audit([row for index in whole for row in coded[index][:own]], tokenizer, end_of_turn=end_of_turn(tokenizer))
+    audited |= {"rows": len(whole), "rows_dropped": len(coded) - len(whole), "first": found.places[0]}
+    gate(audited | {"rows_truncated": sum(all(row.truncated for row in coded[index]) for index in whole)}, max_length=length)
+    audited["rows_truncated"] = sum(any(row.truncated for row in coded[index]) for index in whole)
+    audited["rows_fully_masked"] = sum(not teaches(coded[index]) for index in whole)
     kept = [index for index in whole if teaches(coded[index])]
     if not kept:
         what = f"no row has two different answers within {length} tokens; the first: {found.places[0]}"
@@ -45,8 +48,18 @@ def write(run: Run, found: Found, coded: Pairs, tokenizer: PreTrainedTokenizerBa
     if len(kept) < len(coded):
         run.tell(f"{len(coded) - len(kept):,} of {len(coded):,} rows are left out: their answers are cut off, or alike")
     write_pairs(folder, [coded[index] for index in kept], [liked[index] for index in kept] if liked else ())
-    train = statistics([row for index in kept for row in coded[index]]) | {"rows": len(kept)}
+    train = _counted([coded[index] for index in kept], [liked[index] for index in kept if liked])
     encoders.noted(run, found, audited, train, folder, system=None)
+
+
+def _counted(pairs: Pairs, liked: Sequence[bool]) -> dict[str, Any]:
+    """Statistics of rows: each as long as its longer conversation. Of answers that were `liked` or not the second one is another row's, and
+    counts for nothing else."""
+    own = [pair[: 1 if liked else 2] for pair in pairs]
+    every = statistics([row for pair in own for row in pair])
+    once = {(tuple(row.ids.tobytes() for row in pair), liked[i] if liked else None) for i, pair in enumerate(own)}
+    counts = {name: every[name] for name in ("tokens", "supervised_tokens")} | {"duplicates": len(own) - len(once)}
+    return statistics([max(pair, key=lambda row: len(row.ids)) for pair in pairs]) | counts
 
 
 def some_teach(coded: Pairs, max_length: int) -> None:
