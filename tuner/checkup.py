@@ -24,6 +24,7 @@ from tuner.render import number, out, print_error, print_json
 from tuner.runs import read_json
 from tuner.tasks import Task, module_of
 from tuner.train.budget import copies
+from tuner.train.possible import of_its_kind
 from tuner.train.tracking import trackers_ready
 
 Finding = dict[str, str]
@@ -53,7 +54,7 @@ def findings(run: Run) -> tuple[list[Finding], TuneError | None]:
     """(what was looked at, the first error of the worst kind)."""
     found: list[Finding] = []
     error: TuneError | None = None
-    for name, look in {"data": _data, "training": _training}.items():
+    for name, look in {"model": _model, "data": _data, "training": _training}.items():
         try:
             found += look(run)
         except TuneError as caught:
@@ -61,6 +62,8 @@ def findings(run: Run) -> tuple[list[Finding], TuneError | None]:
             found.append(
                 {"name": name, "state": "fail", "text": "; ".join(f"{p.where}: {p.what}" if p.where else p.what for p in caught.problems)}
             )
+            if name == "model":  # nothing else can be told with it
+                break
     size = estimate(run.plan)
     found.append(_memory(run, size.memory_bytes))
     found.append(_disk(run, size.trainable))
@@ -74,6 +77,11 @@ def findings(run: Run) -> tuple[list[Finding], TuneError | None]:
     if lacking and error is None:
         error = TuneError(lacking[0]["text"], run.plan.folder, "free some space (`tune gc`), or set output_dir", code=ENVIRONMENT)
     return found, error
+
+
+def _model(run: Run) -> list[Finding]:
+    of_its_kind(run)
+    return []
 
 
 def _data(run: Run) -> list[Finding]:

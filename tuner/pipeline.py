@@ -30,7 +30,7 @@ from tuner.summary import summarise
 from tuner.tasks import Task, module_of
 from tuner.train.callbacks import Interrupted
 from tuner.train.fit import fit
-from tuner.train.possible import has_places
+from tuner.train.possible import has_places, of_its_kind
 from tuner.train.ranks import over_ranks
 from tuner.train.tracking import trackers_ready
 
@@ -45,6 +45,8 @@ def execute(run: Run, *, only: tuple[str, ...] = ()) -> None:
     if "publish" in names and (problems := preflight(run.recipe)):
         raise TuneError(problems=problems, code=ENVIRONMENT)
     task = module_of(run.recipe.task)
+    if names - {"publish"}:
+        of_its_kind(run)
     if names - set(SHARED):
         write_json(run.folder / "lock.json", snapshot(run.recipe, device=run.device))
     if names & {"baseline", "evaluate"}:

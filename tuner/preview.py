@@ -18,6 +18,7 @@ from tuner.pipeline import execute
 from tuner.render import number, out, print_error, print_json, shorten
 from tuner.runs import read_json
 from tuner.tasks import module_of
+from tuner.train.possible import of_its_kind
 
 FIRST_ROWS = 3
 BAR = 40  # characters of the longest bar
@@ -25,6 +26,7 @@ BAR = 40  # characters of the longest bar
 
 def report(run: Run, *, row: int, as_json: bool) -> int:
     """Print row `row` (counted from 1; 0: the first few), then what the prepare stage counted. Returns the exit code of what it found."""
+    of_its_kind(run)
     task = module_of(run.recipe.task)
     rows, _ = split(run)
     if row > len(rows):

@@ -14,10 +14,12 @@ from tuner.model.adapt import quantization
 from tuner.model.continued import same_base
 from tuner.model.heads import HEADS
 from tuner.model.kernels import fusable
+from tuner.model.kinds import fits
 from tuner.model.load import DTYPES, load_config
 from tuner.schema.adapter import Beside
 from tuner.schema.hardware import Distributed
 from tuner.schema.recipe import Recipe
+from tuner.schema.teacher import KEY, teacher_of
 from tuner.train.args import possible_on
 from tuner.train.compiled import compiler_here
 from tuner.train.optimizers import ready
@@ -36,6 +38,14 @@ def possible_here(recipe: Recipe, device: torch.device) -> None:
         compiler_here(device)
     fusable(recipe.hardware.fused_kernels, device)
     ready(recipe.trainer.optim, device)
+
+
+def of_its_kind(run: Run) -> None:
+    """Raises TuneError (code 2) for a model, or a teacher, that is not made for what the task asks of it: before a row is looked at."""
+    task, teacher = run.recipe.task, teacher_of(run.recipe)
+    fits(run.recipe.model, task, at="model.id", progress=run.tell)
+    if teacher is not None:
+        fits(teacher, task, at=KEY, progress=run.tell)
 
 
 PLACES = ("position_embeddings", "wpe", "embed_positions")  # what a table of positions is called (BERT, GPT-2, BART)
