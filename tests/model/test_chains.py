@@ -71,6 +71,8 @@ def test_a_chain_of_three_and_what_its_keys_see(lab: Lab) -> None:
     lab.told.clear()
     assert lab.plan("model=run:one", "name=x").stage("train").key != lab.plan(f"model=run:{three.folder}", "name=x").stage("train").key
     assert lab.plan(f"model=run:{other.folder}", "name=x").stage("train").key == lab.plan("model=run:one", "name=x").stage("train").key
+    with pytest.raises(TuneError, match=r"`model.id` is org/other, and `model=run:one` starts from what was learned over"):
+        lab.plan("model=run:one", "model.id=org/other", "name=x")
 
 
 def test_a_recipe_file_may_name_the_run(lab: Lab) -> None:

