@@ -9,6 +9,7 @@ import pytest
 
 from tests.conftest import write_rows
 from tuner.checks import RULES
+from tuner.cli import main
 from tuner.estimate import Estimate, estimate
 from tuner.plan import make_plan
 from tuner.schema.compose import compose
@@ -126,3 +127,23 @@ def test_rows_of_a_mix_are_those_that_its_weights_allow(project: Path) -> None:
     found = size("data.path=null", "data.eval_path=null", "data.eval_fraction=0.25", mix)
     assert found.rows == 15 + 5, "15 and 9 are left, of which 3 : 1"
     assert found.tokens
+
+
+@pytest.mark.parametrize(
+    ("task", "counts"),
+    [("seq2seq", True), ("vlm", False), ("transcribe", False), ("classify_audio", False), ("classify_image", False)],
+)
+def test_of_models_that_are_not_planned_for_nothing_is_claimed(task: str, counts: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    """Lines that name images or recordings hold no tokens of them; a configuration like a language model's (wav2vec2) is none."""
+    Path("model").mkdir()
+    llama = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8, "vocab_size": 9}
+    Path("model/config.json").write_text(json.dumps({"model_type": "wav2vec2"} | llama))
+    Path("other.yaml").write_text(f"defaults: [{{task: {task}}}]\nmodel: {{id: ./model}}\ndata: {{path: train.jsonl}}\n")
+    found = estimate(make_plan(compose("other.yaml", [], rules=RULES)))
+    assert (found.parameters, found.trainable, found.memory) == (None, None, None)
+    assert (found.tokens is not None) == counts
+    assert main(["recipe=other.yaml", "dry_run=true"]) == 0
+    said = capsys.readouterr().out
+    assert "memory     not worked out for such models" in said
+    assert "trainable" not in said
+    assert ("\ntokens " in said) == counts

@@ -19,6 +19,7 @@ from tuner.schema.data import source_key, sources
 from tuner.schema.task import Pretrain, Sft
 
 CHARACTERS_PER_TOKEN = 4.0
+READ = ("causal", "sequence", "embedding", "seq2seq", "masked", "span", "token")  # heads of models whose rows are texts and nothing else
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,8 @@ def estimate(plan: Plan) -> Estimate:
     place = capacity(plan.load_recipe().hardware)
     recipe = settled(plan.load_recipe(), "cpu" if place.cpu else "cuda")
     rows, tokens, exact = _count(plan)
+    if recipe.task.head not in READ and not (exact and recipe.task.counted == "tok"):  # lines name images and recordings, and hold none
+        tokens = None
     dimensions = shape(plan)
     steps = recipe.trainer.max_steps
     if steps is None and rows is not None:

@@ -99,10 +99,9 @@ def print_plan(plan: Plan, size: Estimate, *, command: str) -> None:
         "memory": f"≈ {size.memory}" if size.memory else "unknown until the model is here",
         "launch": command,
     }
-    if not plan.load_recipe().task.planned:  # of such models no tokens are counted
-        facts = {key: text for key, text in facts.items() if key not in ("tokens", "trainable")} | {
-            "memory": "not worked out for such models"
-        }
+    if not plan.load_recipe().task.planned:
+        unknown = {"trainable"} if size.tokens else {"trainable", "tokens"}
+        facts = {key: text for key, text in facts.items() if key not in unknown} | {"memory": "not worked out for such models"}
     if plan.extensions:
         facts["own code"] = ", ".join(f"{shorten(path)} (sha256 {sha256[:12]}…)" for path, sha256 in plan.extensions.items())
     out.print()

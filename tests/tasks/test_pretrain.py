@@ -82,6 +82,8 @@ def test_a_plan_counts_full_rows_once_they_are_there(tmp_path: Path) -> None:
     assert 62 < tokens / 32 <= 63
     assert found.tokens == round(tokens * 64 / 63), "eight steps of eight rows"
     assert longest(plan) == 32, "a row is full, though a piece may be short"
+    about = read_json(Path(plan.stage("prepare").folder) / "data.json")
+    assert about["train"]["rows"] == 60, "texts, though some lie in two rows"
 
 
 def test_weights_by_chance_are_the_same_each_time_and_need_full_training(tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ class Transcribe(Encoder):
     impl: ClassVar[str] = "tuner.tasks.transcribe"
     head: ClassVar[str] = "speech"
     pipeline_tag: ClassVar[str] = "automatic-speech-recognition"
+    planned: ClassVar[bool] = False
 
     max_length: int = opt(448, affects="prepare baseline", ge=8)
     """Longest text in tokens, with those that Whisper begins with; a longer one is cut at the end, and the audit counts it."""
@@ -71,6 +72,7 @@ class ClassifyAudio(Labelled):
     impl: ClassVar[str] = "tuner.tasks.classify_audio"
     head: ClassVar[str] = "audio"
     pipeline_tag: ClassVar[str] = "audio-classification"
+    planned: ClassVar[bool] = False
     counted: ClassVar[str] = "rows"
 
     max_seconds: float = opt(30.0, affects="prepare baseline", gt=0)

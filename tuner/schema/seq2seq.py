@@ -18,6 +18,7 @@ class Seq2Seq(Grouped):
     impl: ClassVar[str] = "tuner.tasks.seq2seq"
     head: ClassVar[str] = "seq2seq"
     pipeline_tag: ClassVar[str] = "text2text-generation"
+    planned: ClassVar[bool] = False
 
     max_length: int = opt(512, affects="prepare baseline", ge=8)
     """Longest source in tokens, its prefix among them; what goes beyond is cut at the end, and counted."""

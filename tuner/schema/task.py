@@ -134,6 +134,7 @@ class ClassifyImage(Classes):
     extra: ClassVar[str] = "vision"
     head: ClassVar[str] = "image"
     pipeline_tag: ClassVar[str] = "image-classification"
+    planned: ClassVar[bool] = False
     counted: ClassVar[str] = "rows"
     # An image has no length: its processor makes all of one size.
     max_length: ClassVar[int] = 1  # type: ignore[misc]

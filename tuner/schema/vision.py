@@ -19,6 +19,7 @@ class Vlm(Grouped):
     extra: ClassVar[str] = "vision"
     head: ClassVar[str] = "image_text"
     pipeline_tag: ClassVar[str] = "image-text-to-text"
+    planned: ClassVar[bool] = False
     whole: ClassVar[bool] = True  # images of a batch lie end to end in some models, and in others below each other
 
     max_length: int = opt(2048, affects="prepare baseline", ge=8)

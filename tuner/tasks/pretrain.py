@@ -55,7 +55,8 @@ def prepare(run: Run, rows: Rows, folder: Path) -> None:
         "sample": segments(coded[0], tokenizer),
     }
     filled = {"rows": packs, "capacity": length, "fill": round(tokens / (packs * length), 4)}
-    noted(run, found, audited, statistics(coded), folder, system=None, packs=filled)
+    train = statistics(coded) | {"rows": len(found.examples)}  # not the pieces that they are in where a row ends
+    noted(run, found, audited, train, folder, system=None, packs=filled)
 
 
 def show(run: Run, rows: Rows, index: int) -> dict[str, Any]:

@@ -17,11 +17,15 @@ from tuner.model.load import load_config
 from tuner.placement import choose
 from tuner.schema.recipe import Recipe
 from tuner.schema.task import Embed
+from tuner.schema.vision import Vlm
 
 
 def dimensions(run: Run) -> dict[str, Any] | None:
-    """The model's dimensions; None where they are no language model's. Raises TuneError (code 4) where its configuration cannot be had."""
-    if not run.recipe.task.planned:
+    """The model's dimensions, of one that sees those of its language model, which is most of it; None where they are no language model's.
+
+    Raises TuneError (code 4) where its configuration cannot be had.
+    """
+    if not run.recipe.task.planned and not isinstance(run.recipe.task, Vlm):
         return None
     return shape_of(load_config(run.recipe.model, progress=run.tell).get_text_config().to_dict())
 
