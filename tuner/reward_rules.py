@@ -13,7 +13,7 @@ from tuner.schema.debug import Fast
 from tuner.schema.hardware import DeepSpeed, Fsdp
 from tuner.schema.recipe import Recipe
 from tuner.schema.rewarded import NEEDS, REWARDS, OnlineDpo, Rewarded
-from tuner.task_rules import ROWS, Finding, useless
+from tuner.unread_rules import ROWS, Finding, useless
 
 
 def rewarding(recipe: Recipe) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from tuner.schema.recipe import Recipe
 from tuner.schema.segment import Segment
 from tuner.schema.transforms.augment_image import Turning
 from tuner.schema.transforms.reading import name_of, read_step
-from tuner.task_rules import useless
+from tuner.unread_rules import useless
 
 Finding = tuple[str, str, str]
 MOST, HIGHEST = 255, 65_535  # classes (a mask as it is learned has 8 bits), and the highest number of a PNG

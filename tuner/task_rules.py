@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from types import MappingProxyType
+from collections.abc import Iterator
 
 from tuner.schema.adapter import Full, Init, Lora
 from tuner.schema.audio import ClassifyAudio
-from tuner.schema.base import default_of
 from tuner.schema.beyond_lora import Virtual
 from tuner.schema.data import Overlong
-from tuner.schema.debug import Noise, Overfit
+from tuner.schema.debug import Noise
 from tuner.schema.distil import Distil
-from tuner.schema.eval import Eval
 from tuner.schema.hardware import DeepSpeed
 from tuner.schema.model import Start
 from tuner.schema.passages import Qa
@@ -22,11 +19,10 @@ from tuner.schema.seq2seq import Seq2Seq
 from tuner.schema.task import Classes, Embed, Encoder, Labelled, Pretrain, Problem, Sft, Tag
 from tuner.schema.trainer import Choice
 from tuner.schema.vision import Vlm
+from tuner.unread_rules import CHAT, ROWS, read_by_others, useless
 
 Finding = tuple[str, str, str]
-ROWS = ("trainer.torch_compile", "data.streaming", "hardware.devices_per_row", "data.overlong")  # how rows are laid for models that write
 NEXT_TOKEN = ("sft", "pretrain")
-CHAT = ("data.system", "model.chat_template")
 
 
 def packing(recipe: Recipe) -> Iterator[Finding]:
@@ -50,43 +46,14 @@ def labels(recipe: Recipe) -> Iterator[Finding]:
         yield "task.labels", "`task.problem=regression` measures one number, which has no labels", "remove one of the two"
 
 
-def _asked(recipe: Recipe) -> dict[str, bool]:
-    """What some tasks have no use for, and whether the recipe asks for it."""
-    adapter, trainer = recipe.adapter, recipe.trainer
-    return {
-        "trainer.torch_compile": trainer.torch_compile,
-        "trainer.padding_free": trainer.padding_free is Choice.always,
-        "trainer.label_smoothing_factor": trainer.label_smoothing_factor > 0,
-        "data.streaming": recipe.data.streaming,
-        "hardware.devices_per_row": recipe.hardware.devices_per_row > 1,
-        "data.overlong": recipe.data.overlong is Overlong.split,
-        "data.system": recipe.data.system is not None,
-        "model.chat_template": recipe.model.chat_template is not None,
-        "model.add_tokens": bool(recipe.model.add_tokens),
-        "adapter.init_lora_weights": isinstance(adapter, Lora) and adapter.init_lora_weights not in (Init.default, Init.gaussian),
-        "adapter": isinstance(adapter, Virtual),
-        "trainer.eval_steps": recipe.trainer.eval_steps > 0,
-        "eval.generate": not recipe.eval.generate,
-        "eval.max_new_tokens": recipe.eval.max_new_tokens != default_of(Eval.__dataclass_fields__["max_new_tokens"]),
-        "debug": bool(recipe.debug.impl) or isinstance(recipe.debug, Overfit),
-        "eval.metrics": recipe.eval.metrics != default_of(Eval.__dataclass_fields__["metrics"]),
-    }
-
-
-def useless(recipe: Recipe, why: str, *keys: str, fixes: Mapping[str, str] = MappingProxyType({})) -> Iterator[Finding]:
-    """Those of some keys that the recipe asks for, though its task has no use for them; `fixes`: what to do about one but remove it."""
-    asked = _asked(recipe)
-    for key in keys:
-        if asked[key]:
-            yield key, f"`task={recipe.task.kind}` has no use for `{key}`: {why}", fixes.get(key, "remove it")
-
-
 def of_encoders(recipe: Recipe) -> Iterator[Finding]:
     """What a task that writes no text does not read, or is not made for yet: said, not passed over."""
     task = recipe.task
     if not isinstance(task, Encoder):
         return
     yield from useless(recipe, "it is for tasks that write text", *ROWS, *CHAT, "trainer.padding_free", "eval.metrics")
+    if task.head in ("image", "audio") and recipe.data.overlong is Overlong.drop:
+        yield "data.overlong", f"`task={task.kind}` has no use for `data.overlong=drop`: its rows have no length in tokens", "remove it"
     yield from _headed(recipe)
 
 
@@ -209,4 +176,18 @@ def looking(recipe: Recipe) -> Iterator[Finding]:
         yield "debug", what, f"it is for {' and '.join(NEXT_TOKEN)}: choose `trainer.batch_size` by trying"
 
 
-RULES = (looking, distilling, pretraining, packing, labels, of_encoders, preferring, writing, calling, seeing, embedding, asking)
+RULES = (
+    read_by_others,
+    looking,
+    distilling,
+    pretraining,
+    packing,
+    labels,
+    of_encoders,
+    preferring,
+    writing,
+    calling,
+    seeing,
+    embedding,
+    asking,
+)

@@ -6,20 +6,18 @@ from collections.abc import Iterator
 
 from tuner.schema.adapter import QLora
 from tuner.schema.data import Overlong, source_key, sources
-from tuner.schema.debug import Fast
 from tuner.schema.detect import Detect
 from tuner.schema.recipe import Recipe
 from tuner.schema.transforms.augment_image import Crop, Flip, Rotate
 from tuner.schema.transforms.reading import read_step
-from tuner.task_rules import Finding, useless
+from tuner.unread_rules import Finding, useless
 
 
 def detecting(recipe: Recipe) -> Iterator[Finding]:
     """What a task of boxes does not read, or is not made for yet; and steps that would turn images without their boxes."""
     if not isinstance(recipe.task, Detect):
         return
-    keys = ["trainer.label_smoothing_factor", "eval.generate", *([] if isinstance(recipe.debug, Fast) else ["eval.max_new_tokens"])]
-    yield from useless(recipe, "an object is a box with a class", *keys)
+    yield from useless(recipe, "an object is a box with a class", "trainer.label_smoothing_factor", "eval.generate")
     if recipe.data.overlong is Overlong.drop:
         yield "data.overlong", "`task=detect` has no use for `data.overlong=drop`: no image is too long", "remove it"
     if recipe.trainer.neftune_noise_alpha is not None:

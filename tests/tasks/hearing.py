@@ -33,7 +33,6 @@ defaults: [{task: TASK}]
 model: {id: MODEL, dtype: float32}
 data: {path: FOLDER/train.jsonl, eval_path: FOLDER/eval.jsonl}
 trainer: {batch_size: 8, learning_rate: 1e-2, precision: fp32, save_steps: 2}
-eval: {max_new_tokens: 8}
 hardware: {device: cpu}
 """
 

@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from tests.lab import losses_of, task_of, train, weights_of
-from tests.tasks import hearing
+from tests.tasks import cards, hearing
 from tuner import cli
 from tuner.data.audio import Hearing, SoundRows, wave
 from tuner.data.splits import held_out, split
@@ -56,6 +56,11 @@ def test_recordings_are_read_from_paths_bytes_and_arrays(tmp_path: Path) -> None
     assert np.allclose(path, wave({"array": tones / 2, "sampling_rate": 8000}, 16_000), atol=1e-3)
 
 
+def heard_at(path: Path) -> str:
+    """A recording in a card's lines, without ffmpeg."""
+    return f"__import__('tuner.data.audio', fromlist=['wave']).wave({str(path)!r}, 16_000)"
+
+
 def test_rates_are_those_of_jiwer() -> None:
     pairs = [("one two three", "one too"), ("four", "four five six"), ("seven eight", ""), ("nine", "nine")]
     rows = [Scored(prompt=[], reference=a, answer=b, counts=errors(a, b)) for a, b in pairs]
@@ -85,6 +90,8 @@ def test_a_whisper_learns_words_and_loads_in_plain_transformers(tmp_path: Path, 
         still = [name for name, value in plain.state_dict().items() if torch.equal(value, before[name])]
         assert still == ["model.encoder.embed_positions.weight"]
         assert "pipeline_tag: automatic-speech-recognition" in (folder / "README.md").read_text(encoding="utf-8")
+        # It runs; what it prints is the pipeline's, which takes every token above the tiny tokenizer's marks for a time.
+        cards.printed(folder, {'"recording.wav"': heard_at(tmp_path / "eval2.wav"), '"num_beams"': '"max_new_tokens": 8, "num_beams"'})
         capsys.readouterr()
         assert cli.main(["try", "small", str(tmp_path / "eval2.wav"), "--json"]) == 0
         assert json.loads(capsys.readouterr().out.splitlines()[-1]) == "high"
@@ -146,6 +153,8 @@ def test_a_wav2vec2_learns_classes_and_loads_in_plain_peft(tmp_path: Path, capsy
         with torch.no_grad():
             assert labels[plain(**inputs).logits[0].argmax()] == "mid"
         assert "pipeline_tag: audio-classification" in (folder / "README.md").read_text(encoding="utf-8")
+        heard = cards.printed(folder, {'"recording.wav"': heard_at(tmp_path / "eval2.wav")})
+        assert heard.index("'high'") < heard.index("'low'")
         capsys.readouterr()
         assert cli.main(["try", "small", str(tmp_path / "eval2.wav"), "--json"]) == 0
         assert json.loads(capsys.readouterr().out.splitlines()[-1])[0]["label"] == "high"

@@ -16,10 +16,11 @@ from sklearn.metrics import f1_score
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from tests.lab import Lab, by_two_and_by_one, log_of, losses_of, task_of, train, weights_of
-from tests.tasks import labs
+from tests.tasks import cards, labs
 from tuner import cli, worker
 from tuner.data.labels import Labels
 from tuner.data.splits import held_out, split
+from tuner.data.store import LabelRows
 from tuner.data.turns import Misfit
 from tuner.errors import GATE, TuneError
 from tuner.eval.scores import Scored, summary
@@ -61,6 +62,7 @@ def test_a_run_from_the_command_line_to_the_card(tmp_path: Path, capsys: pytest.
     assert "pipeline_tag: text-classification" in card
     assert "perplexity" not in card
     assert 'labels = ["bad", "good"]' in card
+    assert "'label': 'good'" in cards.printed(folder, {"…": "a fine warm good film"})
     report = (folder / "report.html").read_text(encoding="utf-8")
     assert "good 24, bad 24" in report
     assert "End of turn" not in report
@@ -306,3 +308,14 @@ def test_one_label_tells_nothing_apart(overrides: tuple[str, ...], refused: bool
         return
     with pytest.raises(TuneError, match="names one label, 'neg': there is nothing to tell apart"):
         lab.plan("task.labels=[neg]", *overrides)
+
+
+def test_a_number_may_be_a_score(tmp_path: Path) -> None:
+    """Of a text as of a pair of texts; where a class is learned it is another column."""
+    lab = labs.classes(tmp_path)
+    (tmp_path / "train.jsonl").write_text('{"text": "a film", "score": 0.5}\n{"text": "a day", "score": 2}\n' * 4, encoding="utf-8")
+    run = lab.run("task.problem=regression")
+    task_of(run).prepare(run, split(run)[0], tmp_path / "prepared")
+    assert [row["rows"][0]["labels"] for row in map(LabelRows(tmp_path / "prepared").__getitem__, range(2))] == [0.5, 2.0]
+    with pytest.raises(TuneError, match="learns from texts with labels"):
+        task_of(lab.run()).prepare(lab.run(), split(lab.run())[0], tmp_path / "others")

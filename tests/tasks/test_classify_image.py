@@ -16,7 +16,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
 
 from tests.lab import Lab, task_of, train, weights_of
-from tests.tasks import pictures
+from tests.tasks import cards, pictures
 from tuner import cli, worker
 from tuner.data.images import Pixels, opened
 from tuner.data.splits import held_out
@@ -53,6 +53,8 @@ def test_a_run_from_the_command_line_to_the_card(tmp_path: Path, capsys: pytest.
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "pipeline_tag: image-classification" in card
     assert 'labels = ["blue", "red"]' in card
+    seen = cards.printed(folder, {"photo.jpg": str(lab.folder / "eval" / "red" / "0.png")})
+    assert seen.index("'red'") < seen.index("'blue'")
     report = (folder / "report.html").read_text(encoding="utf-8")
     assert report.count('<img src="data:image/jpeg;base64,') == min(20, len(rows), report.count('<p class="question">')) > 0
     told = capsys.readouterr().out

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, set_seed
 
 from tests.lab import Lab, by_two_and_by_one, losses_of, make_lab, task_of, tiny_model, tiny_tokenizer, train, weights_of
+from tests.tasks import cards
 from tuner import cli
 from tuner.checks import RULES
 from tuner.data.splits import held_out
@@ -227,6 +228,7 @@ def test_a_run_from_the_command_line_to_the_card(tmp_path: Path) -> None:
     assert f"what {teacher().name} finds likely" in card
     assert str(teacher()) not in card, "no path of this machine"
     assert "KL to the teacher" in card
+    cards.printed(folder)
     assert "kl to the teacher" in (folder / "report.html").read_text(encoding="utf-8").lower()
     assert "teacher_kl" in read_json(folder / "metrics.json")["tuned"]
 

@@ -19,7 +19,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers import AutoModel, AutoTokenizer
 
 from tests.lab import Lab, by_two, losses_of, task_of, train, weights_of
-from tests.tasks import labs
+from tests.tasks import cards, labs
 from tuner import cli
 from tuner.data.related import TextRows
 from tuner.data.splits import held_out, split
@@ -151,6 +151,7 @@ def test_a_run_from_the_command_line_to_the_hub_folder(tmp_path: Path, capsys: p
         card = (published / "README.md").read_text(encoding="utf-8")
         assert "library_name: sentence-transformers" in card
         assert "pipeline_tag: sentence-similarity" in card
+        assert cards.printed(folder, {'"…", "…"': '"a film", "a film"'}).startswith("tensor([[1.0000, 1.0000]")
         capsys.readouterr()
         assert cli.main(["try", "small", "good the", "--json"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])

@@ -13,7 +13,7 @@ from peft import PeftModel
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from tests.lab import Lab, task_of, train
-from tests.tasks import labs
+from tests.tasks import cards, labs
 from tests.tasks.test_classify import tune
 from tuner.data.splits import held_out
 from tuner.errors import TuneError
@@ -40,6 +40,8 @@ def test_a_run_from_the_command_line_to_the_card(tmp_path: Path, capsys: pytest.
     found = read_json(folder / "metrics.json")
     assert found["tuned"]["masked_accuracy"] > 0.8 > found["base"]["masked_accuracy"] + 0.3
     assert "pipeline_tag: fill-mask" in (folder / "README.md").read_text(encoding="utf-8")
+    filled = cards.printed(folder, {'f"… {model.tokenizer.mask_token} …"': "'the very [MASK] film with'"})
+    assert filled.index("'good'") < 120
     capsys.readouterr()
     assert tune(lab, "try", "small", "the very [MASK] film with", "--json") == 0
     said = json.loads(capsys.readouterr().out.splitlines()[-1])

@@ -42,3 +42,24 @@ def test_an_option_is_told_where_it_was_chosen(option: str, project: Path) -> No
     with pytest.raises(TuneError) as written:
         compose("./other.yaml", overrides, rules=RULES)
     assert any(problem.where.endswith("other.yaml:2") for problem in written.value.problems)
+
+
+@pytest.mark.parametrize(
+    ("task", "asked"),
+    [
+        ("classify", "data.tokenizer=fast"),
+        ("dpo", "data.tokenizer=fast"),
+        ("vlm", "hardware.fused_kernels=always"),
+        ("tag", "hardware.fused_kernels=always"),
+        ("reward", "eval.max_new_tokens=5"),
+        ("pretrain", "eval.max_new_tokens=5"),
+        ("classify_image", "data.overlong=drop"),
+        ("classify_audio", "data.overlong=drop"),
+    ],
+)
+def test_what_a_task_does_not_read_is_told(task: str, asked: str, project: Path) -> None:
+    key = asked.partition("=")[0]
+    with pytest.raises(TuneError) as told:
+        compose("./mine.yaml", [f"task={task}", "eval.metrics=[exact_match]", asked], rules=RULES)
+    assert next(p.what.partition(":")[0] for p in told.value.problems if key in p.what).startswith(f"`task={task}` has no use for `{key}")
+    compose("./mine.yaml", ["eval.metrics=[exact_match]", asked], rules=RULES)

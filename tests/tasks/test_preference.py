@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from tests.lab import Lab, by_two_and_by_one, log_of, losses_of, make_lab, task_of, tiny_model, tiny_tokenizer, train, weights_of
+from tests.tasks import cards
 from tuner import cli
 from tuner.data.pairs import coded
 from tuner.data.splits import held_out, split
@@ -87,6 +88,7 @@ def test_a_run_from_the_command_line_to_the_card(task: str, measure: str, tmp_pa
     assert re.search(rf"<dt>Rows</dt><dd>{rows}<small>0 with nothing to train", report)
     assert re.search(r"<h3>(Liked|Chosen) .*? → .*?</h3>\s*<pre>please", report)
     assert re.search(r"<h3>(Disliked|Rejected) .*? → .*?</h3>\s*<pre>no", report)
+    assert cards.printed(folder, {} if task == "reward" else {"max_new_tokens=256": "max_new_tokens=4"})
     run = lab.run(f"task={task}")
     assert len(task_of(run).show(run, split(run)[0], 0)["segments"]) > 2
 

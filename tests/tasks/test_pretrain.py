@@ -13,6 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tests.lab import Lab, make_lab, task_of, tiny_model, tiny_tokenizer, train, weights_of
+from tests.tasks import cards
 from tuner import cli
 from tuner.data.documents import pieces, write
 from tuner.data.store import TokenRows
@@ -53,6 +54,7 @@ def test_a_model_learns_from_nothing_and_goes_on_with_a_text(tmp_path: Path, cap
         card = (folder / "README.md").read_text(encoding="utf-8")
         assert "pipeline_tag: text-generation" in card
         assert "apply_chat_template" not in card
+        assert cards.printed(folder, {"…": "the cat", "max_new_tokens=64": "max_new_tokens=4"}).startswith("the cat")
         capsys.readouterr()
         assert cli.main(["try", "small", "the cat", "max_new_tokens=4", "--json"]) == 0
         said = json.loads(capsys.readouterr().out.splitlines()[-1])

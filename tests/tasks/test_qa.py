@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 from pathlib import Path
@@ -16,7 +15,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer, BertConfig, BertForQuestionAnswering, PreTrainedTokenizerFast
 
 from tests.lab import Lab, by_two_and_by_one, log_of, task_of, tiny_tokenizer, train, weights_of
-from tests.tasks import labs
+from tests.tasks import cards, labs
 from tests.tasks.test_classify import tune
 from tuner.data.answers import Placed, placed, read
 from tuner.data.layout import recognise
@@ -39,18 +38,6 @@ def places(**row: Any) -> list[str]:
     """The answers of a row, by where they are found to stand."""
     example = read({"question": "When?", "context": CONTEXT, **row})
     return [CONTEXT[begin:end] for begin, end in placed(example).spans]
-
-
-def snippet(folder: Path, **said: str) -> str:
-    """What the code of a run's card prints, with a question and a text in it."""
-    card = (folder / "README.md").read_text(encoding="utf-8")
-    code = card.partition("```python\n")[2].partition("```")[0].replace("PATH/TO/THIS/FOLDER", str(folder))
-    code = code.replace(labs.encoder().name, str(labs.encoder()))
-    code = code.replace('question, context = "…", "…"', f"question, context = {said['question']!r}, {said['context']!r}")
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        exec(code, {})
-    return printed.getvalue().strip()
 
 
 @pytest.mark.parametrize(
@@ -261,7 +248,7 @@ def test_a_run_from_the_command_line_to_the_card(
     said = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert said[0]["answer"] == context[said[0]["start"] : said[0]["end"]] == "very warm"
     assert 1.0 >= said[0]["score"] > said[1]["score"] > 0.0
-    assert snippet(folder, question=question, context=context) == "very warm"
+    assert cards.printed(folder, {'"…", "…"': f"{question!r}, {context!r}"}) == "very warm"
     (tmp_path / "story.txt").write_text(context, encoding="utf-8")
     assert tune(lab, "try", "small", question, "context=@story.txt") == 0
     assert "very warm" in capsys.readouterr().out

@@ -17,7 +17,7 @@ from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 from transformers import AutoTokenizer, pipeline
 
 from tests.lab import Lab, by_two_and_by_one, task_of, train, weights_of
-from tests.tasks import labs
+from tests.tasks import cards, labs
 from tests.tasks.test_classify import tune
 from tests.tasks.test_qa import Terminal
 from tuner.data.splits import held_out, split
@@ -164,6 +164,7 @@ def test_a_run_from_the_command_line_to_the_hub_folder(
     assert "library_name: sentence-transformers" in card
     assert "pipeline_tag: text-ranking" in card
     assert "CrossEncoder(" in card
+    assert len(cards.printed(folder, {'["…", "…"]': '["a film", "a day"]'}).splitlines()) == 2
     assert {"modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"} <= {p.name for p in published.iterdir()}
     assert read_json(folder / "audit.json")["labels"] == {"does not fit": 288, "fits": 96}
     capsys.readouterr()

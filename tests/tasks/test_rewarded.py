@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from tests.lab import Lab, by_two, log_of, make_lab, task_of, tiny_model, tiny_tokenizer, train, weights_of
+from tests.tasks import cards
 from tests.tiny import make_model
 from tuner import cli
 from tuner.data.asked import Asked, PromptRows
@@ -107,6 +108,8 @@ def test_a_run_from_the_command_line_to_the_card(tmp_path: Path, capsys: pytest.
     assert "differs" not in page
     assert "Lower is better" not in page + (folder / "README.md").read_text()
     assert "8 answers of the model's own to each were compared by their rewards (1 × early)" in (folder / "README.md").read_text()
+    assert "of at most 8 tokens" in (folder / "README.md").read_text()
+    cards.printed(folder)
     run = lab.run()
     shown = task_of(run).show(run, split(run)[0], 0)
     assert "a?" in "".join(part["text"] for part in shown["segments"])
@@ -437,11 +440,14 @@ def test_rows_without_a_reference_are_told_where_one_is_read(tmp_path: Path) -> 
     assert (tmp_path / "prepared" / "prompts.json").read_text().count("\n") == 2
 
 
-def test_rewards_that_are_all_alike_end_the_training(tmp_path: Path) -> None:
-    run = lab_of(tmp_path).run("task.rewards.early=0", "trainer.num_train_epochs=10")
+@pytest.mark.parametrize("task", ["grpo", "online_dpo"])
+def test_rewards_that_are_all_alike_end_the_training(task: str, tmp_path: Path) -> None:
+    """But not at the first step, at which nothing is learned."""
+    run = lab_of(tmp_path).run(f"task={task}", "task.rewards={early: 0}", "trainer.num_train_epochs=10")
     with pytest.raises(TuneError, match="nothing to learn from") as told:
         train(run)
     assert told.value.code == 3
+    assert [entry["loss"] for entry in log_of(run.folder)[:19]] == [0.0] * 19
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import shutil
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -27,6 +28,7 @@ from transformers import (
 )
 
 from tests.lab import Lab, log_of, task_of, train, weights_of
+from tests.tasks import cards
 from tuner import cli
 from tuner.data.splits import held_out, split
 from tuner.errors import GATE, TuneError
@@ -109,6 +111,7 @@ def test_a_run_from_the_command_line_to_the_card(tmp_path: Path, capsys: pytest.
     assert "pipeline_tag: translation" in card
     assert 'tokenizer("say: " + "…"' in card
     assert "loss on the targets" in card
+    assert cards.printed(folder, {"…": "two red dog"}) == said["tuned"]
     plain: Any = AutoModelForSeq2SeqLM.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     inputs = tokenizer("say: two red dog", return_tensors="pt")
@@ -250,3 +253,15 @@ def test_a_training_that_was_cut_off_ends_as_the_other(tmp_path: Path) -> None:
     train(lab.run("name=cut", *options))
     ours, theirs = weights_of(cut.folder), weights_of(whole.folder)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_tokenizer_without_an_end_ends_as_the_model_does(tmp_path: Path) -> None:
+    """BERT's tokenizer closes every text, and calls that by another name: Chinese T5 and BART have it."""
+    lab = lab_of(tmp_path / "lab")
+    folder = Path(shutil.copytree(model_of("t5"), tmp_path / "t5"))
+    values = read_json(folder / "tokenizer_config.json")
+    (folder / "tokenizer_config.json").write_text(json.dumps({k: v for k, v in values.items() if k != "eos_token"}), encoding="utf-8")
+    assert AutoTokenizer.from_pretrained(folder).eos_token is None
+    run = lab.run(f"model.id={folder}", "trainer.max_steps=2")
+    train(run)
+    assert AutoTokenizer.from_pretrained(run.folder).eos_token == "</s>"

@@ -16,7 +16,7 @@ from seqeval.metrics import f1_score, precision_score, recall_score
 from transformers import AutoTokenizer
 
 from tests.lab import task_of, train, weights_of
-from tests.tasks import labs
+from tests.tasks import cards, labs
 from tuner import cli
 from tuner.data.splits import held_out, split
 from tuner.data.store import IGNORE, LabelRows
@@ -80,6 +80,9 @@ def test_what_is_saved_loads_in_plain_peft_and_in_a_pipeline(tmp_path: Path, cap
             tags = plain.eval()(**inputs).logits[0].argmax(1)
         assert [names[tag] for tag in tags[1:4]] == ["O", "B-Ill", "I-Ill"]
         assert "pipeline_tag: token-classification" in (folder / "README.md").read_text(encoding="utf-8")
+        found = cards.printed(folder, {"…": "a cold fever"})
+        assert "'entity_group': 'Ill'" in found
+        assert "'word': 'cold fever'" in found
         capsys.readouterr()
         assert cli.main(["try", "small", "a cold fever with unhappys", "--json"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])

@@ -18,7 +18,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from tests.lab import Lab, by_two_and_by_one, losses_of, task_of, tiny_model, train, weights_of
-from tests.tasks import seeing
+from tests.tasks import cards, seeing
 from tuner import cli, worker
 from tuner.data.contamination import overlap
 from tuner.data.images import opened
@@ -69,6 +69,8 @@ def test_a_run_from_the_command_line_to_the_card(tmp_path: Path, capsys: pytest.
     assert "pipeline_tag: image-text-to-text" in card
     assert "AutoModelForImageTextToText.from_pretrained" in card
     assert "answers generated greedily" in card
+    image, colour = next((tmp_path / "eval" / f"{i}.png", c) for i, c in enumerate(seeing.SHADES))
+    assert cards.printed(folder, {"photo.jpg": str(image), '"text": "…"': '"text": "colour?"'}) == colour
     report = (folder / "report.html").read_text(encoding="utf-8")
     assert report.count('<img src="data:image/jpeg;base64,') == 10
     assert "colour?" in report

@@ -57,6 +57,7 @@ SAID = {
     "image": ("pixel_values",),
     "mask": ("label", "labels"),
     "audio": ("path", "file", "wav", "flac", "mp3"),
+    "label": ("score",),
     "text": ("caption", "prompt", "transcription", "transcript"),
 }  # more of them, of a shape that was said: by themselves they may be anything
 

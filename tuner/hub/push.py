@@ -34,6 +34,7 @@ Progress = Callable[[str], None]
 FILES = (
     "adapter_config.json", "adapter_model*.safetensors", "adapter_model.safetensors.index.json",
     "config.json", "model*.safetensors", "model.safetensors.index.json", "generation_config.json",
+    "preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json",
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "spiece.model",
     "pytorch_lora_weights.safetensors", "unet/config.json", "unet/*.safetensors*", "transformer/config.json", "transformer/*.safetensors*",
     "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "1_Pooling/config.json",

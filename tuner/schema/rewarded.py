@@ -78,6 +78,10 @@ class Rewarded(Task):
     judge_model: str | None = opt(None, affects="baseline train")
     """The judge's name on that server."""
 
+    def longest_answer(self, said: int) -> int:
+        """As long as those that are learned from."""
+        return self.max_completion_length
+
     def grown(self, length: int) -> int:
         """Its answers stand behind a prompt of so many tokens."""
         return (length + self.max_completion_length) * self.num_generations

@@ -27,6 +27,10 @@ class Seq2Seq(Grouped):
     prefix: str = opt("", affects="prepare baseline")
     """What stands before each source: T5 was taught `"summarize: "` and `"translate English to German: "`."""
 
+    def longest_answer(self, said: int) -> int:
+        """Not longer than a target may be."""
+        return min(said, self.max_target_length)
+
 
 @kind("task", "translate")
 @dataclass(kw_only=True)

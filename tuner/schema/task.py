@@ -44,6 +44,10 @@ class Task(Section):
     max_length: int = opt(1024, affects="prepare baseline", ge=8)
     """Longest row in tokens; what goes beyond is cut at the end, and the audit counts it."""
 
+    def longest_answer(self, said: int) -> int:
+        """Tokens of the longest answer that is generated when it is measured; `said`: `eval.max_new_tokens`."""
+        return said
+
     def grown(self, length: int) -> int:
         """Tokens that pass for a prepared row of so many."""
         return length

@@ -20,7 +20,8 @@ from tuner.eval.classes import formulas as class_formulas
 from tuner.eval.classes import scored
 from tuner.eval.labels import predict
 from tuner.eval.scores import Formula, Scored
-from tuner.schema.task import Classify
+from tuner.schema.data import RowShape
+from tuner.schema.task import Classify, Problem
 from tuner.train import encoders
 from tuner.train import labelled as common
 from tuner.train.encoders import save, tokenizer_of
@@ -40,12 +41,9 @@ def labels_of(run: Run) -> Labels:
 
 def _rows(run: Run, rows: Rows, *, tick: Callable[[int], None] = lambda done: None) -> tuple[Found, list[LabelRow]]:
     problem, labels = _task(run).problem, labels_of(run)
-    found, numbers = labelled.numbered(
-        labelled.read(run, rows, ("labelled",), holds="text"),
-        lambda example: classes.number(example, problem, labels),
-        run,
-        fix=classes.fix(problem),
-    )
+    shape = RowShape.label if problem is Problem.regression else RowShape.auto  # a number may be a `score`
+    read = labelled.read(run, rows, ("labelled",), holds="text", shape=shape)
+    found, numbers = labelled.numbered(read, lambda example: classes.number(example, problem, labels), run, fix=classes.fix(problem))
     return found, list(labelled.encoded(found, numbers, tokenizer_of(run), _task(run).max_length, tick=tick))
 
 

@@ -27,7 +27,8 @@ from tuner.model.endings import Ending, ending_of
 from tuner.model.objectives import Objective
 from tuner.model.pictures import of_images
 from tuner.model.processors import load_image_processor
-from tuner.schema.task import ClassifyImage
+from tuner.schema.data import RowShape
+from tuner.schema.task import ClassifyImage, Problem
 from tuner.train import encoders
 from tuner.train import labelled as common
 
@@ -52,7 +53,8 @@ def processor_of(run: Run) -> Any:
 def _rows(run: Run, rows: Rows, folder: Path | None = None, *, tick: Any = lambda done: None) -> tuple[Found, list[ImageRow]]:
     """Rows with their pixels, which lie in `folder`, or in a file that goes away with them."""
     problem, labels = _task(run).problem, labels_of(run)
-    read = labelled.read(run, rows, ("labelled",), holds="image")
+    shape = RowShape.image if problem is Problem.regression else RowShape.auto  # a number may be a `score`
+    read = labelled.read(run, rows, ("labelled",), holds="image", shape=shape)
     with Pixels(processor_of(run), folder) as pixels:
 
         def number(example: Example) -> tuple[int, Any]:

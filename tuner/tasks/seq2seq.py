@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 
 from tuner.context import Run
 from tuner.data import labelled
@@ -30,7 +30,7 @@ from tuner.schema.model import Dtype
 from tuner.schema.seq2seq import Seq2Seq
 from tuner.schema.trainer import Precision
 from tuner.train import encoders
-from tuner.train.encoders import save, tokenizer_of
+from tuner.train.encoders import save
 
 __all__ = ["check", "formulas", "load", "possible", "prepare", "probe", "save", "score", "show", "trainer"]
 ENDING = Ending(head="seq2seq")
@@ -44,6 +44,15 @@ MARKED = ("mbart", "m2m_100", "nllb-moe", "seamless_m4t", "seamless_m4t_v2")  # 
 def _task(run: Run) -> Seq2Seq:
     assert isinstance(run.recipe.task, Seq2Seq)
     return run.recipe.task
+
+
+def tokenizer_of(run: Run) -> PreTrainedTokenizerBase:
+    """The model's tokenizer. Where it names no end (BERT's, in Chinese T5 and BART), that of the model's configuration."""
+    tokenizer = encoders.tokenizer_of(run)
+    if tokenizer.eos_token_id is None:
+        end = load_config(run.recipe.model, progress=run.tell).eos_token_id
+        tokenizer.eos_token = None if end is None else tokenizer.convert_ids_to_tokens(end)
+    return tokenizer
 
 
 def _rows(
@@ -132,7 +141,7 @@ def score(run: Run, model: nn.Module, rows: Rows) -> list[Scored]:
     for row, (loss_sum, count) in zip(scored, losses, strict=True):
         row.loss_sum, row.tokens = loss_sum, count
     if wanted.generate:
-        limit = min(wanted.max_new_tokens, _task(run).max_target_length)
+        limit = _task(run).longest_answer(wanted.max_new_tokens)
         sources: list[Any] = [row.source for row in every]
         with run.progress("held-out answers", len(every)) as tick:
             answers = targets(model, tokenizer, sources, max_new_tokens=limit, batch_size=wanted.batch_size, tick=tick)

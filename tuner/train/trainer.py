@@ -113,7 +113,7 @@ class TokenTrainer(SavesBehind):
         assert self.objective is not None
         count = num_items_in_batch if num_items_in_batch is not None else self.objective.count(inputs)
         lost = self.objective.loss(model, inputs, self.args.label_smoothing_factor if model.training else 0.0)
-        loss = (lost / (count + (count == 0))).sum()
+        loss = (lost / (count + (count == 0))).sum()  # answers that are worth the same make no pair: their batch teaches nothing
         return loss * self.args.world_size if model.training else loss  # of which the gradients' mean is taken
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> Tensor | int | None:
