@@ -56,8 +56,8 @@ def another_model(reading: Reading) -> None:
 
 def a_run_s_base(reading: Reading) -> None:
     """`model=run:NAME` starts from what a run left, whose base `model.id` cannot change."""
-    names = reading.rank("model.id")
-    if reading.started_from is None or names <= reading.rank("model.run"):
+    names, chosen = reading.rank("model.id"), str(reading.choices.get("model", ""))
+    if reading.started_from is None or not chosen.startswith("run:") or names <= reading.rank("model.run"):
         return
     base, named = reading.started_from.data["id"], reading.layers[names].data["model"]["id"]
     if base != named:
