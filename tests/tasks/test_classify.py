@@ -157,11 +157,12 @@ def test_rows_of_like_length_are_batched_together(tmp_path: Path) -> None:
     def padding(rows: list[int]) -> int:
         return sum(max(lengths[rows[i : i + 8]]) * len(rows[i : i + 8]) for i in range(0, 1000, 8)) - int(lengths.sum())
 
-    found = list(alike(order, lengths, 8, seed=1))
+    found = list(alike(order, lengths, 8, seed=1, block=16))
     assert sorted(found) == list(range(1000))
     assert padding(found) < 0.2 * padding(order)
-    assert found != list(alike(order, lengths, 8, seed=2))
-    short = list(alike(order[:13], lengths, 8, seed=1))
+    assert padding(found) < padding(list(alike(order, lengths, 8, seed=1, block=4))) < 0.5 * padding(order)
+    assert found != list(alike(order, lengths, 8, seed=2, block=16))
+    short = list(alike(order[:13], lengths, 8, seed=1, block=16))
     assert sorted(short[:8]) == sorted(order[:8])
     assert short[8:] == order[8:13]
 

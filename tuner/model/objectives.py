@@ -15,6 +15,9 @@ from transformers import PreTrainedTokenizerBase
 from tuner.data.store import IGNORE
 from tuner.schema.task import Problem
 
+# The mean over a batch's words weighs those of short rows more, where such rows are together. NCBI disease, one pass with LoRA, seeds 0 and
+# 1: F1 0.41 and 0.39 sorted among 16 batches, 0.46 and 0.59 among 4, 0.58 and 0.54 unsorted; 88, 69 and 45 % of the tokens are no padding.
+BLOCK_OF_TOKENS = 4
 Item = dict[str, Any]
 Batch = dict[str, Any]
 
@@ -23,7 +26,8 @@ Batch = dict[str, Any]
 class Objective:
     """How rows become a batch, what the batch loses (summed over what is learned of it), and how much that is (`count`).
 
-    `blank`: rows of an item that teaches nothing. `lengths`: tokens of each row, where rows of like length are to be batched together.
+    `blank`: rows of an item that teaches nothing. `lengths`: tokens of each row, where rows of like length are to be batched together:
+    they are sorted among the rows of `block` batches. More leave less padding, and less to chance.
     `outputs`: what the model ends with, in fp32, as the loss takes it.
     `whole`: a batch is not passed in parts, since its rows learn from each other. `acts`: what the model itself adds to the batches of an
     optimizer step before any of them passes, such as answers (drawn by the seed that is passed, so that a resumed training has the same);
@@ -35,6 +39,7 @@ class Objective:
     count: Callable[[Batch], Tensor]
     blank: list[Item]
     lengths: Any = None
+    block: int = 16
     whole: bool = False
     outputs: Callable[[nn.Module, Batch], Tensor] = lambda model, batch: logits_of(model, batch)
     acts: Callable[[Any, list[Batch], int], list[Batch]] | None = None
@@ -46,7 +51,8 @@ def of_labels(head: str, problem: Problem | None, tokenizer: PreTrainedTokenizer
     learned = losing(problem, outputs=outputs)
     blank = {"input_ids": [0], "token_type_ids": [0], "blank": True}
     blank["labels"] = [IGNORE] if head == "token" else learned.blank[0]["labels"]
-    return replace(learned, collate=Padded(tokenizer), blank=[blank], lengths=lengths)
+    block = BLOCK_OF_TOKENS if head == "token" else learned.block
+    return replace(learned, collate=Padded(tokenizer), blank=[blank], lengths=lengths, block=block)
 
 
 def of_spans(tokenizer: PreTrainedTokenizerBase, *, lengths: Any = None) -> Objective:

@@ -13,7 +13,6 @@ from torch.utils.data import Dataset, Sampler
 from tuner.model.packed import IGNORE
 
 BLANK = -1
-BLOCK = 16  # batches among which rows are sorted by length: more leave less padding, and less to chance
 
 
 class Filled(Dataset[dict[str, Any]]):
@@ -34,20 +33,20 @@ class Even(Sampler[int]):
     """The order that Accelerate gives one process (a permutation by seed and epoch), then BLANK up to a multiple of `multiple`.
 
     Accelerate would begin with the epoch's first rows again, which then count twice. With `lengths` every `batch` rows are of like length:
-    BLOCK batches' rows in that order are sorted, cut into batches, and these put in order by chance.
+    the rows of `block` batches in that order are sorted, cut into batches, and these put in order by chance.
     """
 
-    def __init__(self, rows: Any, multiple: int, *, lengths: Any = None, batch: int = 1) -> None:
+    def __init__(self, rows: Any, multiple: int, *, lengths: Any = None, batch: int = 1, block: int = 1) -> None:
         self.order = SeedableRandomSampler(rows, generator=torch.Generator(), data_seed=torch.initial_seed())
         self.blanks = -len(rows) % multiple
-        self.lengths, self.batch = lengths, batch
+        self.lengths, self.batch, self.block = lengths, batch, block
 
     def __len__(self) -> int:
         return len(self.order) + self.blanks
 
     def __iter__(self) -> Iterator[int]:
         order = list(self.order)
-        yield from order if self.lengths is None else alike(order, self.lengths, self.batch, seed=order[0])
+        yield from order if self.lengths is None else alike(order, self.lengths, self.batch, seed=order[0], block=self.block)
         yield from [BLANK] * self.blanks
 
     def set_epoch(self, epoch: int) -> None:
@@ -55,13 +54,13 @@ class Even(Sampler[int]):
         self.order.set_epoch(epoch)
 
 
-def alike(order: Sequence[int], lengths: Any, batch: int, *, seed: int) -> Iterator[int]:
+def alike(order: Sequence[int], lengths: Any, batch: int, *, seed: int, block: int) -> Iterator[int]:
     """Rows in an order by chance, so that each batch has rows of like length; what does not fill a batch comes last."""
     whole = len(order) - len(order) % batch
-    size, batches = BLOCK * batch, list[list[int]]()
+    size, batches = block * batch, list[list[int]]()
     for first in range(0, whole, size):
-        block = sorted(order[first : min(first + size, whole)], key=lambda index: int(lengths[index]))
-        batches += [block[at : at + batch] for at in range(0, len(block), batch)]
+        rows = sorted(order[first : min(first + size, whole)], key=lambda index: int(lengths[index]))
+        batches += [rows[at : at + batch] for at in range(0, len(rows), batch)]
     random.Random(seed).shuffle(batches)
     for chosen in batches:
         yield from chosen

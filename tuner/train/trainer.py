@@ -162,12 +162,12 @@ class TokenTrainer(SavesBehind):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         """Of one process Transformers' own; of several the same order, each row once."""
-        lengths = self.objective.lengths if self.objective else None
+        lengths, block = (self.objective.lengths, self.objective.block) if self.objective else (None, 1)
         if self.alone and lengths is None:
             return super()._get_train_sampler(train_dataset)
         at_once = self.args.per_device_train_batch_size * self.groups
         batch = at_once * self.args.gradient_accumulation_steps
-        return Even(train_dataset, 1 if self.alone else at_once, lengths=lengths, batch=batch)
+        return Even(train_dataset, 1 if self.alone else at_once, lengths=lengths, batch=batch, block=block)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches of prepared rows; or of a stream, from the sample at which training stands."""
