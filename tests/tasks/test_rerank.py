@@ -239,3 +239,16 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     more = ("trainer.num_train_epochs=2", "trainer.save_steps=0", "trainer.eval_steps=4")
     two, one = by_two_and_by_one(labs.passages(tmp_path, rows=45), *more)
     assert two == pytest.approx(one, rel=1e-4)
+
+
+def test_a_query_is_held_out_with_all_its_passages(tmp_path: Path) -> None:
+    """Else it is learned and measured both, and ranked among few; also where its column has another name."""
+    lab = labs.passages(tmp_path, rows=96)
+    lines = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    named = [{"ask": f"{row['query']} {index // 4}", **{k: row[k] for k in ("passage", "label")}} for index, row in enumerate(lines)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in named), encoding="utf-8")
+    run = lab.run("data.eval_path=null", "data.eval_fraction=0.25", "data.columns={query: ask}")
+    train, apart = split(run)
+    learned, measured = ({row["ask"] for row in rows} for rows in (train, apart))
+    assert not learned & measured
+    assert (len(learned), len(measured), len(apart)) == (18, 6, 24)

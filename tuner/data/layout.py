@@ -68,6 +68,16 @@ def recognise(row: Row, data: Data) -> Layout:
     raise _unknown(row, data, wanted)
 
 
+def query_column(row: Row, data: Data) -> str | None:
+    """The column whose values belong together, of rows of a query and a passage; None of others, and where transforms lay them out."""
+    try:
+        layout = recognise(row, data)
+    except TuneError:
+        return None
+    name = layout.columns.get("query", "query")
+    return name if layout.shape is RowShape.passage and "{" not in name else None
+
+
 def read_all(
     rows: Sequence[Row], data: Data, *, place: Callable[[int], str], known: Layout | None = None
 ) -> tuple[Layout, list[Example], list[Problem]]:

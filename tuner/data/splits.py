@@ -15,12 +15,14 @@ from tuner.data import contamination
 from tuner.data.heads import heads
 from tuner.data.hub import hub_rows
 from tuner.data.kept import kept
+from tuner.data.layout import query_column
 from tuner.data.load import Rows, read_rows
 from tuner.data.mix import Part, drawn, parts, wanted_sizes
 from tuner.data.transform import apply, ready, told
 from tuner.errors import GATE, Problem, TuneError
 from tuner.proportions import apportioned
 from tuner.schema.data import Contamination, Data, Format, source_key
+from tuner.schema.passages import Rerank
 from tuner.schema.transforms.reading import steps
 
 MOST_SHOWN = 5
@@ -104,7 +106,7 @@ def _split(run: Run) -> tuple[Rows, Rows, dict[str, Any]]:
     elif beginnings:
         held_out, apart = [head.apart for head in beginnings], Rows()
     else:
-        read, held_out = _parted(read, found, data, seed)
+        read, held_out = _parted(read, found, data, seed, by_query=isinstance(run.recipe.task, Rerank))
         apart = Rows()
     for rows in [*(head.apart for head in beginnings), *(head.sample for head in beginnings)]:
         tell_skipped(run, rows.skipped)
@@ -142,7 +144,7 @@ def _read_part(run: Run, part: Part) -> Rows:
     return rows
 
 
-def _parted(read: list[Rows], found: list[Part], data: Data, seed: int) -> tuple[list[Rows], list[Rows]]:
+def _parted(read: list[Rows], found: list[Part], data: Data, seed: int, *, by_query: bool) -> tuple[list[Rows], list[Rows]]:
     """Of each source (training rows, held-out rows). Raises TuneError (code 2) where none is held out, or none is left."""
     train, held_out, total = [], [], sum(map(len, read))
     key = f"data.eval_rows={data.eval_rows}" if data.eval_rows else f"data.eval_fraction={data.eval_fraction:g}"
@@ -151,7 +153,8 @@ def _parted(read: list[Rows], found: list[Part], data: Data, seed: int) -> tuple
     if wanted >= total:
         raise TuneError(f"{key}, and there are {total} rows", key.partition("=")[0], fix)
     for part, rows, number in zip(found, read, apportioned([len(rows) for rows in read], wanted), strict=True):
-        chosen = _chosen(rows, data, number, seed) if number or data.eval_group else set()
+        query = query_column(rows[0], part.data) if by_query and number and not (data.eval_group or data.eval_stratify) else None
+        chosen = _queries(rows, query, number, seed) if query else _chosen(rows, data, number, seed) if number or data.eval_group else set()
         if len(chosen) == len(rows):
             what = f"{key} holds out all {len(rows)} rows{f' of `{part.name}`' if part.name else ''}"
             raise TuneError(what, key.partition("=")[0], fix)
@@ -174,6 +177,13 @@ def _chosen(rows: Rows, data: Data, number: int, seed: int) -> set[int]:
     return {i for indices, count in zip(alike.values(), numbers, strict=True) for i in picked.sample(indices, count)}
 
 
+def _queries(rows: Rows, query: str, number: int, seed: int) -> set[int]:
+    """Indices of all rows of some queries, about `number` rows: a query whose passages are on both sides is ranked among few."""
+    names = sorted(set(values := _column(rows, query, "data.columns")))
+    picked = set(random.Random(seed).sample(names, max(1, round(len(names) * number / len(rows)))))
+    return {i for i, value in enumerate(values) if value in picked}
+
+
 def _column(rows: Rows, name: str, key: str) -> list[str]:
     """A column's values as text. Raises TuneError (code 2) with the first row that lacks it."""
     for index, row in enumerate(rows):
@@ -186,8 +196,7 @@ def _column(rows: Rows, name: str, key: str) -> list[str]:
 
 def _draw(seed: int, value: str) -> float:
     """A number in [0, 1) that depends on both alone."""
-    digest = hashlib.blake2b(f"{seed}:{value}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest) / 2**64
+    return int.from_bytes(hashlib.blake2b(f"{seed}:{value}".encode("utf-8", "surrogatepass"), digest_size=8).digest()) / 2**64
 
 
 def _of_files(data: Data) -> Data:

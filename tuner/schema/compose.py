@@ -24,6 +24,7 @@ from tuner.schema.layers import read_layers
 from tuner.schema.reading import Layer, Reading, contains
 from tuner.schema.recipe import DEFAULTS, GROUPS, Recipe
 from tuner.schema.source import RecipeSource
+from tuner.schema.suited import suited
 from tuner.schema.values import check_range, resolver_problem, strings_in, type_name
 from tuner.schema.walk import all_keys
 
@@ -70,6 +71,7 @@ def compose(name: str, overrides: list[str], *, rules: tuple[Rule, ...] = ()) ->
     assert isinstance(recipe, Recipe)
     problems += _referred(recipe, reading)
     recipe.name = recipe.name or _folder_name(reading.recipes["main"].path.stem)
+    _suit(recipe, reading)
     _look(recipe, reading)
     for rule in rules:
         found = [finding for finding in rule(recipe) if finding[0].partition(".")[0] not in reading.lacking]
@@ -79,6 +81,19 @@ def compose(name: str, overrides: list[str], *, rules: tuple[Rule, ...] = ()) ->
     if recipe.data.eval_path and reading.rank("data.path") > reading.rank("data.eval_path"):
         reading.notes.append(f"held-out rows stay those of {reading.where('data.eval_path')}: {recipe.data.eval_path} (`data.eval_path=…`)")
     return Composed(recipe=recipe, reading=reading)
+
+
+def _suit(recipe: Recipe, reading: Reading) -> None:
+    """What suits the task and the adapter, of keys that nobody has set."""
+    layer = Layer(origin=f"task={recipe.task.kind} with adapter={recipe.adapter.kind}", document=None, data={})
+    for key, value in suited(recipe).items():
+        group, _, name = key.partition(".")
+        section = getattr(recipe, group)
+        if getattr(section, name) != value and not any(contains(above.data, key) for above in reading.layers):
+            setattr(section, name, value)
+            layer.data.setdefault(group, {})[name] = value
+    if layer.data:
+        reading.layers.insert(0, layer)
 
 
 def _look(recipe: Recipe, reading: Reading) -> None:

@@ -86,7 +86,7 @@ class Trainer(Section):
     """The training loop's settings, under Transformers' names where it has them."""
 
     learning_rate: float = opt(2e-4, affects="train", gt=0, lt=10)
-    """Peak learning rate."""
+    """Peak learning rate. Default: what suits task and adapter (docs/training.md), as 2e-4 for LoRA on conversations."""
     num_train_epochs: float = opt(1.0, affects="train", gt=0, le=100_000)
     """Passes over the training rows, when `max_steps` is not set."""
     max_steps: int | None = opt(None, affects="train", ge=1)
