@@ -43,6 +43,6 @@ def test_what_a_recipe_says_comes_before(project: Path) -> None:
     found = compose("./mine.yaml", [], rules=RULES)
     assert found.recipe.eval.metrics == ["bleu", "chrf"]
     assert found.reading.where("eval.metrics") == "task=translate with adapter=lora"
-    (project / "mine.yaml").write_text(text + "trainer: {learning_rate: 0.01}\neval: {metrics: [exact_match]}\n", encoding="utf-8")
-    said = compose("./mine.yaml", [], rules=RULES).recipe
+    (project / "other.yaml").write_text(text + "trainer: {learning_rate: 0.01}\neval: {metrics: [exact_match]}\n", encoding="utf-8")
+    said = compose("./other.yaml", [], rules=RULES).recipe
     assert (said.trainer.learning_rate, said.eval.metrics) == (0.01, ["exact_match"])
