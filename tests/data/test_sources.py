@@ -26,6 +26,7 @@ from tuner.files import find_files, format_of, has_password, hashes, is_remote
 from tuner.schema.data import Data, Format, OnError
 from tuner.schema.eval import Eval
 from tuner.schema.recipe import Recipe
+from tuner.schema.task import Sft
 from tuner.schema.trainer import Trainer
 
 LINES = '{"a": 1}\n{"a": 2}\n'
@@ -335,7 +336,7 @@ def test_passwords_are_seen(url: str, found: bool) -> None:
 
 def run(files: dict[str, list[str]], **data: Any) -> Any:
     told: list[str] = []
-    recipe = SimpleNamespace(data=Data(**data), seed=1)
+    recipe = SimpleNamespace(data=Data(**data), task=Sft(), seed=1)
     return SimpleNamespace(
         recipe=recipe, plan=SimpleNamespace(files=files, has=lambda name: False), keep=lambda _, make: make(), tell=told.append, told=told
     )
