@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import pytest
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil, set_seed
 
 from tests.tasks import easy_vqa, seeing
-from tests.tasks.test_real import ran
+from tests.tasks.real import ran, write
 
 pytestmark = pytest.mark.slow
 HEAD = """\
@@ -23,10 +22,6 @@ SETS = "data: {path: train.jsonl, eval_path: dev.jsonl}\n"
 TRAINER = (
     "trainer: {{batch_size: 32, learning_rate: {rate}, num_train_epochs: {epochs}, warmup_ratio: 0.1, precision: fp32, save_steps: 0}}\n"
 )
-
-
-def write(folder: Path, part: str, rows: list[dict[str, str]]) -> None:
-    (folder / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def test_shapes(tmp_path: Path) -> None:

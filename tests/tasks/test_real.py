@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from pathlib import Path
 
@@ -10,19 +9,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.lab import environ
 from tests.tasks import articles, people, tongue
-from tests.tasks.run import tune
+from tests.tasks.real import HEAD, measured, ran, write
 from tuner.model.sources import fetch
-from tuner.runs import read_json
 from tuner.schema.documents import find_option
 from tuner.schema.model import Model
 from tuner.schema.recipe import from_section
 
 pytestmark = pytest.mark.slow
-HEAD = (
-    "# real — a test\ndefaults: [{{task: {task}}}, {{model: {model}}}, {{adapter: {adapter}}}, {{hub: none}}]\nmodel: {{dtype: float32}}\n"
-)
 DIGITS = "data: {path: train.jsonl, eval_path: dev.jsonl}\ntrainer: {learning_rate: 1e-3, max_steps: 24, batch_size: 8}\n"
 SUMS = """\
 task: {rewards: {numeric: 1}, num_generations: 8, max_completion_length: 24, max_length: 64}
@@ -31,25 +25,6 @@ trainer: {precision: fp32, batch_size: 8, learning_rate: 2e-4, max_steps: 14}
 hardware: {micro_batch_size: 2}
 """
 READ = "data: {path: train.txt, eval_path: dev.txt}\n"
-FP32 = "trainer: {{precision: fp32, batch_size: 32, learning_rate: {rate}, num_train_epochs: {epochs}, logging_steps: 20}}\n"
-
-
-def measured(
-    folder: Path, data: str, *, task: str, rate: float, epochs: int, model: str = "minilm-l6", adapter: str = "lora", more: str = ""
-) -> dict[str, dict[str, float]]:
-    """`tune recipe=real.yaml` as a person runs it; base and tuned."""
-    recipe = HEAD.format(task=task, model=model, adapter=adapter) + f"data: {{{data}}}\n" + FP32.format(rate=rate, epochs=epochs) + more
-    return ran(folder, recipe)
-
-
-def ran(folder: Path, recipe: str) -> dict[str, dict[str, float]]:
-    """A recipe, run; base and tuned."""
-    (folder / "real.yaml").write_text(recipe, encoding="utf-8")
-    done = tune(folder, "recipe=./real.yaml", env=environ(OMP_NUM_THREADS="2"))
-    assert done.returncode == 0, done.stdout + done.stderr
-    (run,) = (folder / "outputs" / "real").iterdir()
-    found: dict[str, dict[str, float]] = read_json(run / "metrics.json")
-    return found
 
 
 def test_sentiment(tmp_path: Path, shared_data: Path) -> None:
@@ -97,11 +72,7 @@ def test_a_student_learns_from_a_teacher(tmp_path: Path, shared_data: Path) -> N
     text += "task: {teacher: smollm2-135m, max_length: 128}\n"
     text += f"data: {{path: {shared_data}/alpaca_en/train.json, eval_rows: 24, limit: 400}}\n"
     text += "trainer: {precision: fp32, batch_size: 8, learning_rate: 5e-4, max_steps: 40, save_steps: 0}\neval: {generate: false}\n"
-    (tmp_path / "real.yaml").write_text(text, encoding="utf-8")
-    done = tune(tmp_path, "recipe=./real.yaml", env=environ(OMP_NUM_THREADS="2"))
-    assert done.returncode == 0, done.stdout + done.stderr
-    (run,) = (tmp_path / "outputs" / "real").iterdir()
-    found = read_json(run / "metrics.json")
+    found = ran(tmp_path, text)
     assert found["tuned"]["teacher_kl"] < 0.6 * found["base"]["teacher_kl"]
 
 
@@ -109,9 +80,9 @@ def test_digits(tmp_path: Path, shared_data: Path) -> None:
     """Whisper tiny.en hears single digits: the word error rate falls."""
     names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
     clips = sorted((shared_data / "spoken_digits").glob("*.wav"))
-    rows = [json.dumps({"audio": str(clip), "text": names[int(clip.name[0])]}) for clip in clips]
-    (tmp_path / "train.jsonl").write_text("\n".join(row for i, row in enumerate(rows) if i % 4) + "\n")
-    (tmp_path / "dev.jsonl").write_text("\n".join(rows[::4]) + "\n")
+    rows = [{"audio": str(clip), "text": names[int(clip.name[0])]} for clip in clips]
+    write(tmp_path, "train", [row for i, row in enumerate(rows) if i % 4])
+    write(tmp_path, "dev", rows[::4])
     recipe = f"# real — a test\ndefaults: [{{task: transcribe}}, {{model: whisper-tiny-en}}, {{hub: none}}]\n{DIGITS}"
     assert (found := ran(tmp_path, recipe))["tuned"]["wer"] < found["base"]["wer"] - 0.15
 
@@ -121,8 +92,7 @@ def test_sums(tmp_path: Path) -> None:
     pairs = [(a, b) for a in range(2, 50) for b in range(2, 50)]
     random.Random(0).shuffle(pairs)
     for name, part in (("train", pairs[:400]), ("dev", pairs[400:440])):
-        lines = [json.dumps({"prompt": f"What is {a} + {b}?", "answer": str(a + b)}) + "\n" for a, b in part]
-        (tmp_path / f"{name}.jsonl").write_text("".join(lines))
+        write(tmp_path, name, [{"prompt": f"What is {a} + {b}?", "answer": str(a + b)} for a, b in part])
     assert (found := ran(tmp_path, HEAD.format(task="grpo", model="smollm2-135m", adapter="lora") + SUMS))["tuned"]["reward"] > 0.15
     assert found["tuned"]["reward"] > found["base"]["reward"] + 0.1
 

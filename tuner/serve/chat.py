@@ -12,10 +12,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase, TextIteratorStreamer
 
-from tuner.context import suited
 from tuner.data.chat import prompt_ids
 from tuner.data.turns import Message
-from tuner.errors import TuneError
 from tuner.model.adapt import attach
 from tuner.model.generation import settings
 from tuner.model.load import load_base, load_folder, load_tokenizer, pick_device
@@ -25,6 +23,7 @@ from tuner.runs import read_json
 from tuner.schema.adapter import Full
 from tuner.schema.hardware import Hardware
 from tuner.schema.model import Model, Source
+from tuner.serve.trained import trained
 
 
 class Voice:
@@ -66,12 +65,9 @@ def voices_of_model(model: Model, hardware: Hardware) -> list[Voice]:
 
 def voices_of_run(plan: Plan) -> list[Voice]:
     """Base and tuned of a run; an adapter shares the base's weights. Raises TuneError (code 2) when nothing has been trained yet."""
-    if not plan.stage("train").done:
-        raise TuneError(f"{plan.name} has not finished training", plan.folder, "run its recipe again: it goes on where it stopped")
-    recipe = plan.load_recipe()
+    run = trained(plan)
+    recipe, device = run.recipe, run.device
     tokenizer, _ = load_tokenizer(Model(id=plan.folder, source=Source.local), progress=out.print, chats=recipe.task.chats)
-    device = pick_device(recipe.hardware)
-    recipe = suited(recipe, device)
     base = load_base(recipe.model, device, progress=out.print)
     if isinstance(recipe.adapter, Full):
         return [Voice("base", base, tokenizer), Voice("tuned", load_folder(Path(plan.folder), recipe.model, device), tokenizer)]

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any, cast
 
 from transformers import pipeline
 
-from tuner.context import suited
 from tuner.errors import TuneError
 from tuner.model.adapt import attach
 from tuner.model.endings import ending_of
@@ -18,6 +16,7 @@ from tuner.render import out
 from tuner.runs import read_json
 from tuner.schema.adapter import Full
 from tuner.schema.model import Model, Source
+from tuner.serve.trained import trained
 from tuner.serve.typed import typed
 
 FILLED = 5  # words for each mask
@@ -26,11 +25,9 @@ MOST_SHOWN = 10  # labels of one text
 
 def tuned_of(plan: Plan) -> tuple[Any, Any]:
     """(the tuned model, its tokenizer). Raises TuneError (code 2) when nothing has been trained yet."""
-    if not plan.stage("train").done:
-        raise TuneError(f"{plan.name} has not finished training", plan.folder, "run its recipe again: it goes on where it stopped")
-    recipe, folder = plan.load_recipe(), Path(plan.folder)
-    device, words = pick_device(recipe.hardware), recipe.task.head == "token"
-    recipe = suited(recipe, device)
+    run = trained(plan)
+    recipe, folder, device = run.recipe, run.folder, run.device
+    words = recipe.task.head == "token"
     tokenizer, _ = load_tokenizer(Model(id=plan.folder, source=Source.local), progress=out.print, chats=False, words=words)
     end = ending_of(recipe.task, read_json(folder / "data.json").get("labels", []), tokenizer.pad_token_id)
     if isinstance(recipe.adapter, Full):

@@ -7,15 +7,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tuner.context import Run
-from tuner.errors import TuneError
 from tuner.eval.samples import paint
 from tuner.model.diffusion import painting_with
-from tuner.model.load import DTYPES, pick_device
+from tuner.model.load import DTYPES
 from tuner.plan import Plan
 from tuner.render import out
+from tuner.serve.trained import both, trained
 from tuner.serve.typed import typed
-from tuner.tasks import module_of
 from tuner.train.painting import parts, side, task_of
 
 MOST_LETTERS = 60  # of a prompt in a file's name
@@ -26,12 +24,8 @@ class Painters:
 
     def __init__(self, plan: Plan) -> None:
         """Raises TuneError (code 2) when nothing has been trained yet."""
-        if not plan.stage("train").done:
-            raise TuneError(f"{plan.name} has not finished training", plan.folder, "run its recipe again: it goes on where it stopped")
-        recipe = plan.load_recipe()
-        self.run = Run(plan=plan, recipe=recipe, device=pick_device(recipe.hardware), tell=lambda text: None, quiet=True)
-        task: Any = module_of(recipe.task)
-        self.models = {"base": task.load(self.run), "tuned": task.load(self.run, tuned=self.run.folder)}
+        self.run = trained(plan)
+        self.models = both(self.run)
         self.pipeline = parts(self.run).frozen(self.run.device, DTYPES[self.run.recipe.model.dtype])
 
     def paint(self, prompt: str) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from transformers import pipeline
@@ -13,7 +12,7 @@ from tuner.data.turns import Misfit
 from tuner.errors import TuneError
 from tuner.model.adapt import attach
 from tuner.model.endings import ending_of
-from tuner.model.load import load_base, load_folder, pick_device
+from tuner.model.load import load_base, load_folder
 from tuner.model.processors import load_image_processor
 from tuner.plan import Plan
 from tuner.render import out
@@ -21,15 +20,14 @@ from tuner.runs import read_json
 from tuner.schema.adapter import Full
 from tuner.schema.model import Model, Source
 from tuner.serve.labels import show
+from tuner.serve.trained import trained
 from tuner.serve.typed import typed
 
 
 def pipeline_of(plan: Plan) -> Any:
     """The tuned model as Transformers' pipeline. Raises TuneError (code 2) when nothing has been trained yet."""
-    if not plan.stage("train").done:
-        raise TuneError(f"{plan.name} has not finished training", plan.folder, "run its recipe again: it goes on where it stopped")
-    recipe, folder = plan.load_recipe(), Path(plan.folder)
-    device = pick_device(recipe.hardware)
+    run = trained(plan)
+    recipe, folder, device = run.recipe, run.folder, run.device
     end = ending_of(recipe.task, read_json(folder / "data.json")["labels"], None)
     if isinstance(recipe.adapter, Full):
         model: Any = load_folder(folder, recipe.model, device, ending=end)

@@ -12,22 +12,19 @@ from tuner.data.seen import smaller
 from tuner.data.turns import Misfit
 from tuner.errors import TuneError
 from tuner.model.generation import settings
-from tuner.model.load import pick_device
 from tuner.model.seen import answers
 from tuner.plan import Plan
 from tuner.render import out
 from tuner.runs import read_json
+from tuner.serve.trained import trained
 from tuner.serve.typed import typed
 from tuner.tasks import module_of
 
 
 def _loaded(plan: Plan) -> tuple[Run, Any]:
     """The run and its tuned model. Raises TuneError (code 2) when nothing has been trained yet."""
-    if not plan.stage("train").done:
-        raise TuneError(f"{plan.name} has not finished training", plan.folder, "run its recipe again: it goes on where it stopped")
-    recipe = plan.load_recipe()
-    run = Run(plan=plan, recipe=recipe, device=pick_device(recipe.hardware), tell=lambda text: None, quiet=True)
-    return run, module_of(recipe.task).load(run, tuned=run.folder)
+    run = trained(plan)
+    return run, module_of(run.recipe.task).load(run, tuned=run.folder)
 
 
 def answer(run: Run, model: Any, path: str, question: str, *, system: str | None, max_new_tokens: int) -> str:

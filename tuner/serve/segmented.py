@@ -11,18 +11,16 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from tuner.context import Run
 from tuner.data.images import opened
 from tuner.data.legend import Legend, coloured
 from tuner.data.turns import Misfit
 from tuner.errors import TuneError
-from tuner.model.load import pick_device
 from tuner.model.segments import enlarged, logits_of
 from tuner.plan import Plan
 from tuner.render import out
 from tuner.runs import read_json
+from tuner.serve.trained import both, trained
 from tuner.serve.typed import typed
-from tuner.tasks import module_of
 from tuner.train.segments import processor_of
 
 OPAQUE = 0.55  # how much of the photo its classes cover
@@ -34,14 +32,10 @@ class Segmenter:
 
     def __init__(self, plan: Plan) -> None:
         """Raises TuneError (code 2) when nothing has been trained yet."""
-        if not plan.stage("train").done:
-            raise TuneError(f"{plan.name} has not finished training", plan.folder, "run its recipe again: it goes on where it stopped")
-        recipe = plan.load_recipe()
-        self.run = Run(plan=plan, recipe=recipe, device=pick_device(recipe.hardware), tell=lambda text: None, quiet=True)
-        task: Any = module_of(recipe.task)
+        self.run = trained(plan)
         self.names = read_json(self.run.folder / "data.json")["labels"]
         self.run.kept["legend"] = Legend(names=tuple(self.names), numbers=(), ignored=())  # no row is read for the names
-        self.models = {"base": task.load(self.run), "tuned": task.load(self.run, tuned=self.run.folder)}
+        self.models = both(self.run)
 
     def classes(self, model: Any, image: Image.Image) -> NDArray[np.uint8]:
         """The class of every pixel of an image, in its own size [height, width]."""

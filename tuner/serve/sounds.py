@@ -12,10 +12,10 @@ from tuner.context import Run
 from tuner.data.audio import wave
 from tuner.data.turns import Misfit
 from tuner.errors import TuneError
-from tuner.model.load import pick_device
 from tuner.plan import Plan
 from tuner.render import out
 from tuner.runs import read_json
+from tuner.serve.trained import trained
 from tuner.serve.typed import typed
 from tuner.tasks import module_of
 from tuner.train.sounds import hearing_of
@@ -24,12 +24,8 @@ from tuner.train.whisper import transcripts
 
 def _loaded(plan: Plan) -> tuple[Run, Any]:
     """The run and its tuned model. Raises TuneError (code 2) when nothing has been trained yet."""
-    if not plan.stage("train").done:
-        raise TuneError(f"{plan.name} has not finished training", plan.folder, "run its recipe again: it goes on where it stopped")
-    recipe = plan.load_recipe()
-    device = pick_device(recipe.hardware)
-    run = Run(plan=plan, recipe=recipe, device=device, tell=lambda text: None, quiet=True)
-    return run, module_of(recipe.task).load(run, tuned=run.folder)
+    run = trained(plan)
+    return run, module_of(run.recipe.task).load(run, tuned=run.folder)
 
 
 @torch.inference_mode()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-from pathlib import Path
 from typing import Any
 
 from tuner.errors import TuneError
@@ -13,6 +12,7 @@ from tuner.model.sources import fetch
 from tuner.plan import Plan
 from tuner.render import out
 from tuner.results import json_lines, read_results
+from tuner.serve.trained import trained
 from tuner.serve.typed import typed
 
 NEAREST = 5
@@ -22,15 +22,14 @@ class Finder:
     """A run's tuned model over the texts that were held out; and its base."""
 
     def __init__(self, plan: Plan) -> None:
-        if not plan.stage("train").done:
-            raise TuneError(f"{plan.name} has not finished training", plan.folder, "run its recipe again: it goes on where it stopped")
-        rows = read_results(Path(plan.folder)).eval_rows
+        run = trained(plan)
+        rows = read_results(run.folder).eval_rows
         if rows is None:
             raise TuneError(f"{plan.name} has measured no held-out rows, among which to look", plan.folder, "run it with eval=default")
         found = [[row["prompt"][0]["content"], row["reference"]] for row in json_lines(rows)]
         scored = all(_is_number(reference) for _, reference in found)
         self.texts = list(dict.fromkeys(t for prompt, reference in found for t in (prompt.split(" · ") if scored else [reference])))
-        recipe = plan.load_recipe()
+        recipe = run.recipe
         cls = library().SentenceTransformer
         base = fetch(recipe.model, progress=out.print)
         self.models = {"base": cls(str(base or recipe.model.id), revision=recipe.model.revision), "tuned": cls(plan.folder)}

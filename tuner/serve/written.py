@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-from pathlib import Path
 from typing import Any
 
-from tuner.errors import TuneError
 from tuner.model.adapt import attach
 from tuner.model.endings import Ending
-from tuner.model.load import load_base, load_folder, load_tokenizer, pick_device
+from tuner.model.load import load_base, load_folder, load_tokenizer
 from tuner.model.written import targets
 from tuner.plan import Plan
 from tuner.render import out
 from tuner.schema.adapter import Full
 from tuner.schema.model import Model, Source
 from tuner.schema.seq2seq import Seq2Seq
+from tuner.serve.trained import trained
 from tuner.serve.typed import typed
 
 ENDING = Ending(head="seq2seq")
@@ -26,11 +25,10 @@ class Writer:
     """Base and tuned of a run; an adapter shares the base's weights. Raises TuneError (code 2) when nothing has been trained yet."""
 
     def __init__(self, plan: Plan) -> None:
-        if not plan.stage("train").done:
-            raise TuneError(f"{plan.name} has not finished training", plan.folder, "run its recipe again: it goes on where it stopped")
-        recipe, folder = plan.load_recipe(), Path(plan.folder)
+        run = trained(plan)
+        recipe, folder = run.recipe, run.folder
         assert isinstance(recipe.task, Seq2Seq)
-        self.task, device = recipe.task, pick_device(recipe.hardware)
+        self.task, device = recipe.task, run.device
         self.tokenizer, _ = load_tokenizer(Model(id=plan.folder, source=Source.local), progress=out.print, chats=False)
         self.base: Any = load_base(recipe.model, device, progress=out.print, ending=ENDING)
         self.full = isinstance(recipe.adapter, Full)
