@@ -54,6 +54,11 @@ class Rows(Sequence[Row]):
         name, form = self._sources[self._source[index]]
         return name, self._number[index], form
 
+    @property
+    def forms(self) -> set[Format]:
+        """The formats of the files that were read; none of rows from the Hub."""
+        return {form for _, form in self._sources if form is not None}
+
     def append(self, row: Row, origin: tuple[str, int, Format | None], *, part: int = 0) -> None:
         """Add one row with its origin."""
         name, number, form = origin
