@@ -23,7 +23,7 @@ LIGHT = (
     "dimensions capacity",
     "unread_rules data_rules trainer_rules hardware_rules",
     "task_rules painting_rules memory",
-    "placement reward_rules segment_rules vision_rules",
+    "placement reward_rules segment_rules vision_rules gate",
     "checks estimate",
     "render",
     "recipe_file progress imports",

@@ -103,6 +103,7 @@ OTHER: dict[str, Any] = {  # values for keys whose default does not tell what an
     "trainer.ema_decay": 0.5,
     "adapter.unfreeze": ["norm"],
     "eval.metrics": ["json"],
+    "eval.gate": ["loss < base"],
     "hub.repo_id": "me/other",
     "hardware.num_processes": 2,
     "hardware.zero_stage": 3,

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tuner.data_rules import RULES as DATA_RULES
+from tuner.gate import GRAMMAR, is_rule
 from tuner.hardware_rules import RULES as HARDWARE_RULES
 from tuner.painting_rules import RULES as PAINTING_RULES
 from tuner.reward_rules import RULES as REWARD_RULES
@@ -45,6 +46,11 @@ def measuring(recipe: Recipe) -> Iterator[Finding]:
     for name in recipe.eval.metrics:
         if name not in METRICS:
             yield "eval.metrics", f"unknown metric `{name}`", f"metrics: {', '.join(METRICS)}"
+    for rule in recipe.eval.gate:
+        if not is_rule(str(rule)):
+            yield "eval.gate", f"`{rule}` is no rule", GRAMMAR
+    if recipe.eval.gate and not recipe.eval.enabled:
+        yield "eval.gate", "`eval.gate` judges what is measured, and `eval.enabled` is false", "remove one of the two"
     for key in ("load_best_model_at_end", "early_stopping_patience"):
         if getattr(recipe.trainer, key) and not recipe.trainer.eval_steps:
             yield f"trainer.{key}", f"`trainer.{key}` needs `trainer.eval_steps`", "set `trainer.eval_steps=10`, say"

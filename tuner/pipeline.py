@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tuner import gate
 from tuner.context import Run
 from tuner.data.heads import streamed
 from tuner.data.kept import keep
@@ -57,6 +58,7 @@ def execute(run: Run, *, only: tuple[str, ...] = ()) -> None:
     for stage in todo:
         if stage.name == "publish":
             summarise(run.plan)
+            gate.hold(run.plan)
         if stage.name in SHARED:
             with lock(Path(stage.folder), wait=partial(_waiting, run, stage)):
                 _do(run, task, stage)

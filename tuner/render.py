@@ -17,6 +17,7 @@ from rich.table import Table
 
 from tuner.errors import TuneError
 from tuner.estimate import Estimate
+from tuner.gate import of_plan
 from tuner.plan import Plan
 from tuner.runs import read_json
 
@@ -135,6 +136,8 @@ def print_result(plan: Plan) -> None:
             right=(1, 2, 3, 4),
             aligned=True,
         )
+        for judgement in of_plan(plan):
+            out.print(f"gate: {'passed' if judgement.holds else 'FAILED'}  {escape(judgement.rule)}  ({escape(judgement.said)})")
     out.print(f"\nreport: {shorten(Path(plan.folder) / 'report.html')}")
     if plan.load_recipe().debug.keeps:
         out.print(f"try it: tune try {plan.name}")

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tuner.gate import Judgement, of_plan
 from tuner.measures import HEADLINES, LOWER_IS_BETTER, Metric
 from tuner.plan import Plan, read_plan
 from tuner.runs import read_json
@@ -107,6 +108,11 @@ class Results:
     def verdict(self) -> str:
         """The run in one sentence; empty when nothing was measured."""
         return self.headline.sentence if self.headline else ""
+
+    @property
+    def gate(self) -> list[Judgement]:
+        """The rules of `eval.gate`, by what was measured."""
+        return of_plan(self.plan)
 
     @property
     def eval_rows(self) -> Path | None:

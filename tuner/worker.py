@@ -14,7 +14,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from tuner.errors import BUG, INTERRUPTED, OK, Stopped, TuneError
+from tuner import gate
+from tuner.errors import BUG, GATE, INTERRUPTED, OK, Stopped, TuneError
 from tuner.extensions import load_planned
 from tuner.plan import Plan, needs_hub, read_plan
 from tuner.recipe_file import write_recipe
@@ -87,11 +88,14 @@ def _run(plan: Plan, only: tuple[str, ...]) -> int:
     out.print(f"libraries loaded in {time.perf_counter() - began:.1f} s")
     try:
         pipeline.execute(run, only=only)
-    except TuneError:
+    except TuneError as error:
+        if error.code == GATE and any(not judgement.holds for judgement in gate.of_plan(plan)):
+            print_result(plan)
         raise
     except Exception as error:
         raise _explained(error, Path(plan.folder)) from error
     print_result(plan)
+    gate.hold(plan)
     return OK
 
 

@@ -10,6 +10,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from tuner import gate
 from tuner.commands.amend import amend, run_again
 from tuner.commands.inventory import take_run
 from tuner.commands.request import extend, parse
@@ -34,6 +35,7 @@ def main(args: list[str]) -> int:
     if plan.stage("evaluate").done and not request.json:
         out.print("already measured with these settings:")
         print_result(plan)
+        gate.hold(plan)
     elif not plan.stage("evaluate").done:
         path = plan_path(plan)
         plan.write(path)

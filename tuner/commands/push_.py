@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tuner import gate
 from tuner.commands.amend import amend, run_again
 from tuner.commands.inventory import take_run
 from tuner.commands.request import parse
@@ -25,6 +26,7 @@ def main(args: list[str]) -> int:
     if not request.words:
         raise TuneError("which run?", "", "say `tune push RUN hub.repo_id=owner/name`; `tune ls runs` lists them")
     plan = _plan(take_run(request), request.overrides)
+    gate.hold(plan)
     result = _publish(plan, tell=(err if request.json else out).print)
     if request.json:
         print_json(result)

@@ -10,6 +10,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from tuner import gate
 from tuner.commands.request import parse, planned
 from tuner.estimate import estimate
 from tuner.plan import Plan, read_plan
@@ -39,9 +40,11 @@ def main(args: list[str]) -> int:
     if plan.done:
         _show_again(plan)
         if request.json:
+            gate.hold(plan)
             return _as_json(plan)
         out.print(f"nothing to do: {plan.name} is finished in {shorten(plan.folder)}")
         print_result(plan)
+        gate.hold(plan)
         return 0
     plan.write(path)
     if not request.json:

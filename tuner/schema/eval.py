@@ -24,6 +24,9 @@ class Eval(Section):
     """Rows generated at once."""
     limit: int | None = opt(None, affects="baseline evaluate", ge=1)
     """Measure the first so many held-out rows."""
+    gate: list[str] = opt(factory=list)
+    """Rules that the result must meet, else nothing is published and the run ends with code 3: `exact_match > base + 0.05`,
+    `loss < 1.2`, `f1 is better` (by its interval), `loss is not worse`."""
     bootstrap_samples: int = opt(1000, affects="evaluate", ge=100)
     """Resamples behind the confidence interval of tuned minus base."""
     examples: int = opt(10, ge=0)
