@@ -24,6 +24,7 @@ LIGHT = (
     "unread_rules data_rules trainer_rules hardware_rules",
     "task_rules painting_rules memory",
     "placement reward_rules segment_rules vision_rules gate",
+    "eval_rules",
     "checks estimate",
     "render",
     "recipe_file progress imports",
@@ -32,7 +33,7 @@ LIGHT = (
     "cli __main__",
 )
 HEAVY = (
-    "results environment worker_env context",
+    "results environment worker_env context said",
     "data",
     "model",
     "train eval export hub",

@@ -103,7 +103,9 @@ OTHER: dict[str, Any] = {  # values for keys whose default does not tell what an
     "trainer.ema_decay": 0.5,
     "adapter.unfreeze": ["norm"],
     "eval.metrics": ["json"],
-    "eval.gate": ["loss < base"],
+    "eval.gate": ["'loss < base'"],
+    "eval.pattern": "a+",
+    "eval.json_schema": {"type": "object"},
     "hub.repo_id": "me/other",
     "hardware.num_processes": 2,
     "hardware.zero_stage": 3,
@@ -121,7 +123,9 @@ OTHER: dict[str, Any] = {  # values for keys whose default does not tell what an
     "task.json_schema": {"type": "object"},
     "task.pattern": "a+",
 }
-REWARDED = {  # a key of a reward needs the reward
+SCORED = {  # a key of a metric or a reward needs it
+    "eval.pattern": ["eval.metrics=[regex]", "eval.pattern=b"],
+    "eval.json_schema": ["eval.metrics=[json_schema]", "eval.json_schema={type:array}"],
     "task.pattern": ["task.rewards={regex:1}", "task.pattern=b"],
     "task.json_schema": ["task.rewards={json_schema:1}", "task.json_schema={type:array}"],
     "task.target_length": ["task.rewards={length:1}", "task.target_length=5"],
@@ -170,7 +174,8 @@ def test_every_key_affects_the_stages_it_says(key: str) -> None:
         base = [f"adapter={'qlora' if 'qlora' in options else options[0]}"]
     if section == "task" and (options := describe(key).options) and "sft" not in options:
         base = [f"task={options[0]}", *NO_ANSWERS, *(["task.teacher=org/teacher"] if options[0] == "distil" else [])]
-    base += REWARDED.get(key, ["task.rewards={exact:1}"]) if section == "task" and tuple(describe(key).options[:1]) == ("grpo",) else []
+    base += SCORED.get(key, ["task.rewards={exact:1}"]) if section == "task" and tuple(describe(key).options[:1]) == ("grpo",) else []
+    base += SCORED.get(key, []) if section == "eval" else []
     if section == "hardware" and (options := describe(key).options):
         base = [f"hardware={options[0]}"]
     base += ["trainer.padding_free=never", "trainer.save_steps=0", "adapter=full"] if key in SHARING else []

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tuner.data_rules import RULES as DATA_RULES
-from tuner.gate import GRAMMAR, is_rule
+from tuner.eval_rules import RULES as EVAL_RULES
 from tuner.hardware_rules import RULES as HARDWARE_RULES
 from tuner.painting_rules import RULES as PAINTING_RULES
 from tuner.reward_rules import RULES as REWARD_RULES
@@ -27,7 +27,6 @@ from tuner.trainer_rules import RULES as TRAINER_RULES
 from tuner.vision_rules import RULES as VISION_RULES
 
 Finding = tuple[str, str, str]
-METRICS = ("exact_match", "json", "tool_calls", "bleu", "chrf", "rouge")
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -42,15 +41,7 @@ def names(recipe: Recipe) -> Iterator[Finding]:
 
 
 def measuring(recipe: Recipe) -> Iterator[Finding]:
-    """Metrics exist; choosing by held-out loss needs held-out loss."""
-    for name in recipe.eval.metrics:
-        if name not in METRICS:
-            yield "eval.metrics", f"unknown metric `{name}`", f"metrics: {', '.join(METRICS)}"
-    for rule in recipe.eval.gate:
-        if not is_rule(str(rule)):
-            yield "eval.gate", f"`{rule}` is no rule", GRAMMAR
-    if recipe.eval.gate and not recipe.eval.enabled:
-        yield "eval.gate", "`eval.gate` judges what is measured, and `eval.enabled` is false", "remove one of the two"
+    """Choosing by held-out loss needs held-out loss."""
     for key in ("load_best_model_at_end", "early_stopping_patience"):
         if getattr(recipe.trainer, key) and not recipe.trainer.eval_steps:
             yield f"trainer.{key}", f"`trainer.{key}` needs `trainer.eval_steps`", "set `trainer.eval_steps=10`, say"
@@ -184,5 +175,6 @@ RULES = (
     *SEGMENT_RULES,
     *REWARD_RULES,
     *VISION_RULES,
+    *EVAL_RULES,
     model_source,
 )

@@ -1,4 +1,4 @@
-"""What a person's own file imports to add a step of `data.transforms`, or a reward: `from tuner.extend import reward, transform`.
+"""What a person's own file imports to add a step of `data.transforms`, a reward, a metric: `from tuner.extend import metric, transform`.
 
     from tuner.extend import transform
 
@@ -17,9 +17,10 @@ A recipe then has `- shout` or `- shout: {mark: "?!"}`, and the file is named on
 What the function says that it returns is what it may do: `dict` shapes a row (held-out rows get it too), `dict | None` may drop it,
 `list[dict]` makes several of it. A second parameter, after the row, gets a `random.Random` that is the row's own and the same every time.
 
-A reward (`task.rewards: {polite: 1}`) gives an answer a number; it names what it wants of answer, reference and prompt (messages):
+A reward (`task.rewards: {polite: 1}`) or a metric (`eval.metrics: [polite]`) gives an answer a number; it names what it wants of answer,
+reference and prompt (messages):
 
-    @reward
+    @metric
     def polite(answer: str, reference: str) -> float:
         return float("please" in answer)
 """
@@ -29,7 +30,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -39,10 +40,11 @@ from omegaconf.errors import OmegaConfBaseException
 from tuner.errors import TuneError
 from tuner.registry import kind, kinds, origin
 from tuner.schema.base import opt
+from tuner.schema.eval import METRICS
 from tuner.schema.rewarded import REWARDS
 from tuner.schema.transforms.base import Transform
 
-REWARDED = ("answer", "reference", "prompt")
+SCORED = ("answer", "reference", "prompt")
 PLAIN = (bool, int, float, str)
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -65,30 +67,42 @@ def transform(named: Any = "", /, *, held_out: bool = True) -> Any:
 
 def reward(named: Any = "", /) -> Any:
     """Makes a function a reward of `task.rewards`, called as the function is, or by `name`. Raises TuneError (code 2) with its place."""
+    return _scorer("reward", REWARDS, named)
+
+
+def metric(named: Any = "", /) -> Any:
+    """Makes a function a metric of `eval.metrics`, called as the function is, or by `name`. Raises TuneError (code 2) with its place.
+
+    Its mean over the held-out rows is compared; higher is better.
+    """
+    return _scorer("metric", METRICS, named)
+
+
+def _scorer(group: str, ours: Collection[str], named: Any) -> Any:
     if callable(named):
-        _rewarding(named, named.__name__)
+        _scoring(group, ours, named, named.__name__)
         return named
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        _rewarding(function, named or function.__name__)
+        _scoring(group, ours, function, named or function.__name__)
         return function
 
     return register
 
 
-def _rewarding(function: Callable[..., Any], name: str) -> None:
+def _scoring(group: str, ours: Collection[str], function: Callable[..., Any], name: str) -> None:
     where = f"{function.__code__.co_filename}:{function.__code__.co_firstlineno}"
     takes = tuple(inspect.signature(function).parameters)
-    there = kinds("reward").get(name)
-    if name in REWARDS or (there is not None and there.__module__ != function.__module__):
-        raise TuneError(f"there is a reward `{name}` already", where, 'choose another name: `@reward("my_name")`')
+    there = kinds(group).get(name)
+    if name in ours or (there is not None and there.__module__ != function.__module__):
+        raise TuneError(f"there is a {group} `{name}` already", where, f'choose another name: `@{group}("my_name")`')
     if not _NAME.fullmatch(name):
-        raise TuneError(f"`{name}` cannot be the name of a reward", where, 'small letters, digits and _: `@reward("my_name")`')
-    if not takes or not set(takes) <= set(REWARDED):
+        raise TuneError(f"`{name}` cannot be the name of a {group}", where, f'small letters, digits and _: `@{group}("my_name")`')
+    if not takes or not set(takes) <= set(SCORED):
         fix = f"write `def {name}(answer: str, reference: str) -> float:`"
-        raise TuneError(f"`{name}` takes {', '.join(takes) or 'nothing'}; a reward takes {', '.join(REWARDED)}, or some", where, fix)
+        raise TuneError(f"`{name}` takes {', '.join(takes) or 'nothing'}; a {group} takes {', '.join(SCORED)}, or some", where, fix)
     body = {"__doc__": _documented(function)[0], "function": staticmethod(function), "takes": takes, "__module__": function.__module__}
-    kind("reward", name)(type(name, (), body))
+    kind(group, name)(type(name, (), body))
 
 
 def _register(function: Callable[..., Any], name: str, *, held_out: bool) -> None:

@@ -48,6 +48,7 @@ def used(recipe: Recipe) -> dict[str, Origin]:
     found = {f"transforms.{name}": kinds("transform").get(name) for name in map(name_of, steps)}
     if isinstance(recipe.task, Rewarded):
         found |= {f"rewards.{name}": kinds("reward").get(name) for name in recipe.task.rewards}
+    found |= {f"metrics.{name}": kinds("metric").get(name) for name in recipe.eval.metrics}
     sections = {spec.name: getattr(recipe, spec.name) for spec in dataclasses.fields(recipe)}
     found |= {name: type(value) for name, value in sections.items() if isinstance(value, Section)}
     return {name: source for name, cls in found.items() if cls is not None and (source := origin(cls))}
@@ -70,7 +71,7 @@ def _load(path: Path, content: bytes) -> Origin:
     name = f"tuner_own_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
     source = Origin(name=path.name, identity=hashlib.sha256(content).hexdigest(), path=str(path))
     if any(
-        cls.__module__ == name and origin(cls) == source for cls in [*kinds("transform").values(), *kinds("reward").values()]
+        cls.__module__ == name and origin(cls) == source for group in ("transform", "reward", "metric") for cls in kinds(group).values()
     ):  # read already, in this process
         return source
     forget(name)

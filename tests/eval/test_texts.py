@@ -30,7 +30,7 @@ RUSSIAN = [("кошка сидит на столе", "кошка сидела н
 
 def rows_of(pairs: list[tuple[str, str]]) -> list[Scored]:
     rows = [Scored(prompt=[], reference=reference, answer=answer, tokens=1) for answer, reference in pairs]
-    texts.score(rows, ALL)
+    texts.score(rows, Eval(metrics=ALL))
     return rows
 
 

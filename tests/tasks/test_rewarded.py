@@ -31,8 +31,9 @@ from tuner.eval.scores import summary
 from tuner.extensions import load_files
 from tuner.model import packed
 from tuner.model.policy import of_rewards
-from tuner.model.rewards import Answer, last_number, scorer
+from tuner.model.rewards import Answer, scorer
 from tuner.model.rollouts import Rollouts, advantages
+from tuner.said import last_number
 from tuner.schema.rewarded import Grpo, OnlineDpo, PolicyLoss, Rewarded, Rloo, Scale
 
 pytestmark = [pytest.mark.usefixtures("own_kinds"), pytest.mark.filterwarnings("ignore")]
@@ -468,7 +469,7 @@ def test_what_is_wrong_with_a_reward_of_ones_own(source: str, said: str, tmp_pat
 def test_a_reward_that_fails_is_told_with_its_place(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text("from tuner.extend import reward\n\n\n@reward\ndef third(answer):\n    return answer[2]\n")
     load_files([str(tmp_path / "own.py")], trust=True)
-    with pytest.raises(TuneError, match="the reward `third` failed on the answer 'ab'") as told:
+    with pytest.raises(TuneError, match="`third` failed on the answer 'ab'") as told:
         scorer(Grpo(rewards={"third": 1}), torch.device("cpu"))([Answer(text="ab", tokens=1, prompt=[], reference="")])
     assert "own.py:4" in told.value.problems[0].where
 

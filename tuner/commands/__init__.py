@@ -3,7 +3,10 @@
 # verb -> (arguments, what it does). One line each: this table is `tune --help`, and it is printed without importing anything.
 VERBS = {
     "run": ("recipe=R [key=value …]", "run a recipe (the word `run` may be left out)"),
-    "ls": ("[recipes|runs|transforms|SECTION]", "list recipes, runs, transforms of rows, or the options of a recipe section"),
+    "ls": (
+        "[recipes|runs|transforms|metrics|rewards|SECTION]",
+        "list recipes, runs, transforms …, or the options of a section",
+    ),
     "show": ("recipe=R [key=value …]", "the resolved recipe, each value with its origin"),
     "explain": ("[KEY|transforms.NAME]", "what a recipe key means, its type, default and range"),
     "cp": ("RECIPE FILE", "copy a recipe to start your own"),

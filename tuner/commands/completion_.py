@@ -99,7 +99,7 @@ def _candidates(before: list[str], current: str) -> list[str]:
 def _words(verb: str, before: list[str]) -> list[str]:
     """Plain words of a verb."""
     if verb == "ls":
-        return ["recipes", "runs", "transforms", *GROUPS]
+        return ["recipes", "runs", "transforms", "metrics", "rewards", *GROUPS]
     if verb == "explain":
         return [*GROUPS, *all_keys(), *(f"transforms.{name}" for name in names())]
     if verb == "cp" and len(before) == 1:

@@ -1,5 +1,6 @@
 """`tune ls`: recipes and sections; `tune ls recipes`, `tune ls runs`, `tune ls adapter` (the options of a section), `tune ls transforms`.
 
+`tune ls metrics` and `tune ls rewards` say what `eval.metrics` and `task.rewards` may name.
 Runs are looked up in ./outputs; `tune ls runs output_dir=elsewhere` looks there.
 """
 
@@ -11,11 +12,16 @@ from tuner.commands.inventory import RunInfo, human_age, human_size, inspect_run
 from tuner.commands.request import Request, extend, parse
 from tuner.commands.transforms import list_transforms
 from tuner.errors import TuneError, nearest
+from tuner.registry import kinds, origin
 from tuner.render import out, print_json, shorten, table
 from tuner.runs import list_runs
 from tuner.schema.describe import describe_option, sections
 from tuner.schema.documents import list_options, list_recipes, read
+from tuner.schema.eval import METRICS
 from tuner.schema.recipe import DEFAULTS, GROUPS
+from tuner.schema.rewarded import REWARDS
+
+SCORES = {"metric": (METRICS, "eval: {metrics: [exact_match, f1]}"), "reward": (REWARDS, "task: {rewards: {numeric: 1}}")}
 
 
 def main(args: list[str]) -> int:
@@ -26,17 +32,31 @@ def main(args: list[str]) -> int:
     listings = {"": _overview, "recipes": _recipes, "recipe": _recipes, "runs": _runs, "run": _runs}
     if word.removesuffix("s") == "transform":
         list_transforms(json=request.json)
+    elif (scored := word.removesuffix("s")) in SCORES:
+        _scores(scored, request)
     elif word in listings:
         listings[word](request)
     elif (group := word if word in GROUPS else word.removesuffix("s")) in GROUPS:  # `models` reads as well as `model`
         _options(group, request)
     else:
-        known = ["recipes", "runs", "transforms", *GROUPS]
+        known = ["recipes", "runs", "transforms", *(f"{name}s" for name in SCORES), *GROUPS]
         guess = nearest(word, known)
         raise TuneError(
             f"nothing to list called `{word}`", word, f"did you mean `tune ls {guess}`?" if guess else f"say one of: {', '.join(known)}"
         )
     return 0
+
+
+def _scores(name: str, request: Request) -> None:
+    """Metrics or rewards with what each gives, and those of a person's own file."""
+    ours, key = SCORES[name]
+    rows = [[n, does, "tune"] for n, does in ours.items()]
+    rows += [[n, (cls.__doc__ or "").strip(), found.name if (found := origin(cls)) else ""] for n, cls in kinds(name).items()]
+    if request.json:
+        print_json([dict(zip(("name", "doc", "origin"), row, strict=True)) for row in rows])
+        return
+    table([name, "what it gives", "from"], rows)
+    out.print(f"\nuse: `{key}`", markup=False)
 
 
 def recipe_rows() -> list[tuple[str, str, str]]:

@@ -16,7 +16,6 @@ from tuner.eval import texts as of_texts
 from tuner.eval.generate import answers
 from tuner.eval.loss import row_losses
 from tuner.eval.scores import TEXT, Formula, Scored
-from tuner.eval.scores import score as score_answer
 from tuner.schema.task import Sft
 
 Measured = list[tuple[TokenRow, Scored]]
@@ -61,10 +60,10 @@ def score(run: Run, model: Any, pairs: Measured, tokenizer: PreTrainedTokenizerB
         with run.progress("held-out answers", len(pairs)) as tick:
             texts = answers(model, tokenizer, scored, max_new_tokens=wanted.max_new_tokens, batch_size=wanted.batch_size, tick=tick)
         for row, text in zip(scored, texts, strict=True):
-            row.answer, row.scores = text, score_answer(text, row.reference, wanted.metrics)
+            row.answer = text
             if "tool_calls" in wanted.metrics and row.tools:
-                row.scores |= calls.score(text, row.reference, row.tools)
-        of_texts.score(scored, wanted.metrics)
+                row.scores = calls.score(text, row.reference, row.tools)
+        of_texts.score(scored, wanted)
     return scored
 
 

@@ -1,11 +1,10 @@
-"""Scores of one answer against its reference: `score("{\"a\": 1}", reference, ["json", "exact_match"])` -> {"valid_json": 1.0, …}.
+"""A held-out row and its scores (`Scored`), and their means: `summary(rows)` -> {"exact_match": 0.5, "loss": 1.2, …}.
 
 What no row has by itself (F1, perplexity) is a formula of sums over rows: `summary(rows, {"f1": …})`, and so in every resample of them.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +14,6 @@ from numpy.typing import NDArray
 
 from tuner.data.turns import Message
 
-MISSING = object()
 Sums = Mapping[str, Any]  # of each column its sum over rows: a number, or an array [resamples]
 Formula = Callable[[Sums], Any]
 
@@ -50,44 +48,6 @@ def mean_loss(sums: Sums) -> Any:
 
 
 TEXT: dict[str, Formula] = {"loss": mean_loss, "perplexity": lambda sums: np.exp(np.minimum(mean_loss(sums), 700.0))}
-
-
-def score(answer: str, reference: str, metrics: list[str]) -> dict[str, float]:
-    """Each named metric's scores, 0.0 to 1.0. Fields are those of the reference, when it is a JSON mapping."""
-    found: dict[str, float] = {}
-    got, want = _parse(answer), _parse(reference)
-    if "json" in metrics:
-        found["valid_json"] = float(isinstance(got, dict | list))
-        if isinstance(want, dict):
-            fields = got if isinstance(got, dict) else {}
-            found |= {f"field/{name}": float(name in fields and _same(fields[name], value)) for name, value in want.items()}
-    if "exact_match" in metrics:
-        same_value = want is not MISSING and got is not MISSING and _same(got, want)
-        found["exact_match"] = float(answer.strip() == reference.strip() or same_value)
-    return found
-
-
-def _parse(text: str) -> Any:
-    try:
-        return json.loads(text, parse_constant=_refuse)
-    except (ValueError, RecursionError):
-        return MISSING
-
-
-def _refuse(constant: str) -> Any:
-    """Python reads NaN and Infinity, JSON has neither."""
-    raise ValueError(constant)
-
-
-def _same(got: Any, want: Any) -> bool:
-    """Equal as JSON: numbers by value, but `true` is not 1."""
-    if isinstance(got, bool) or isinstance(want, bool):
-        return got is want
-    if isinstance(got, dict) and isinstance(want, dict):
-        return got.keys() == want.keys() and all(_same(got[k], want[k]) for k in want)
-    if isinstance(got, list) and isinstance(want, list):
-        return len(got) == len(want) and all(map(_same, got, want))
-    return bool(got == want)
 
 
 def columns(rows: list[Scored]) -> dict[str, NDArray[np.float64]]:

@@ -1,4 +1,4 @@
-"""BLEU, chrF and ROUGE of texts: `score(rows, ["bleu", "rouge"])` puts what they are made of into Scored rows; `formulas(eval)` sums it up.
+"""Texts that were written: `score(rows, eval)` puts scores, and what BLEU and chrF are made of, into rows; `formulas(eval)` sums up.
 
 BLEU and chrF are those of all rows together, from sums of counts, by sacrebleu's own formulas; so they are in every resample of the rows.
 ROUGE is the mean of the rows' F. How a text is cut is chosen once, from all references (`unspaced`):
@@ -17,6 +17,7 @@ import regex
 
 from tuner.data.words import UNSPACED, tokens_of
 from tuner.errors import ENVIRONMENT, TuneError
+from tuner.eval.answered import scorer
 from tuner.eval.scores import Formula, Scored, Sums
 from tuner.registry import load
 from tuner.schema.eval import Eval
@@ -31,10 +32,11 @@ _KANA = regex.compile(r"[\p{Hiragana}\p{Katakana}]")
 
 
 def ready(wanted: Eval) -> None:
-    """Raises TuneError (code 4) where a library that measures is missing."""
+    """Raises TuneError: code 4 where a library that measures is missing, code 2 for a schema that is none."""
     for name in wanted.metrics if wanted.generate else ():
         if name in PACKAGES:
             _library(name)
+    scorer(wanted)
 
 
 def _library(name: str) -> Any:
@@ -46,9 +48,11 @@ def _library(name: str) -> Any:
         raise TuneError(f"`{name}` is measured with {package}", "eval.metrics", fix, code=ENVIRONMENT) from error
 
 
-def score(rows: Sequence[Scored], metrics: Sequence[str]) -> None:
-    """Counts of BLEU and chrF, and ROUGE, of each row's answer against its reference."""
-    references = [row.reference for row in rows]
+def score(rows: Sequence[Scored], wanted: Eval) -> None:
+    """What each row's answer is worth by itself (answered.py); counts of BLEU and chrF, and ROUGE, against its reference."""
+    references, metrics, of = [row.reference for row in rows], wanted.metrics, scorer(wanted)
+    for row in rows:
+        row.scores |= of(row.answer, row.reference, row.prompt)
     if "bleu" in metrics:
         bleu = _library("bleu").BLEU(tokenize=cut_for(references), effective_order=True)
         for row in rows:

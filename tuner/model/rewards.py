@@ -12,7 +12,6 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,10 +25,10 @@ from tuner.model.endings import Ending
 from tuner.model.load import load_base, load_tokenizer
 from tuner.model.preferences import rewards
 from tuner.registry import kinds
+from tuner.said import MISSING, NUMBER, as_json, by_own, by_schema, same, same_number
 from tuner.schema.model import Model
 from tuner.schema.rewarded import Rewarded
 
-NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+]?\.\d+")
 GRADER = "Grade the assistant's last answer from 0 (useless or wrong) to 10 (correct, complete, to the point). Say the number alone."
 AT_ONCE = 8  # conversations that a reward model reads, or a judge is asked about, together
 TRIES, PATIENCE_S = 3, 120
@@ -62,16 +61,17 @@ def scorer(task: Rewarded, device: torch.device, tell: Callable[[str], None] = l
 
 def _reward(name: str, task: Rewarded, device: torch.device, tell: Callable[[str], None]) -> Reward:
     if (own := kinds("reward").get(name)) is not None:
-        return _own(name, own)
+        of = by_own(name, own)
+        return lambda answers: [of(answer.text, answer.reference, answer.prompt) for answer in answers]
     if name == "model":
         return of_model(str(task.reward_model), device, tell)
     if name == "judge":
         return of_judge(str(task.judge_url), str(task.judge_model))
     single: dict[str, Callable[[], Callable[[Answer], float]]] = {
         "exact": lambda: lambda answer: float(same(answer.text, answer.reference)),
-        "numeric": lambda: lambda answer: float((said := last_number(answer.text)) is not None and said == last_number(answer.reference)),
+        "numeric": lambda: lambda answer: float(same_number(answer.text, answer.reference)),
         "regex": lambda: lambda answer: float(re.search(str(task.pattern), answer.text) is not None),
-        "json": lambda: lambda answer: float(as_json(answer.text) is not None),
+        "json": lambda: lambda answer: float(as_json(answer.text) is not MISSING),
         "json_schema": lambda: _by_schema(task.json_schema),
         "length": lambda: lambda answer: max(0.0, 1 - abs(answer.tokens - (task.target_length or 1)) / (task.target_length or 1)),
     }
@@ -79,54 +79,9 @@ def _reward(name: str, task: Rewarded, device: torch.device, tell: Callable[[str
     return lambda answers: [each(answer) for answer in answers]
 
 
-def same(said: str, wanted: str) -> bool:
-    """The same text, or the same JSON."""
-    return said.strip() == wanted.strip() or ((value := as_json(said)) is not None and value == as_json(wanted))
-
-
-def last_number(text: str) -> float | None:
-    """What a text comes to: the last number behind `####`, in `\\boxed{}`, or of all; None where there is none."""
-    marked = text.rpartition("####")[2] if "####" in text else next(iter(re.findall(r"\\boxed\{([^{}]*)\}", text)[-1:]), text)
-    found = NUMBER.findall(marked)
-    return float(found[-1].replace(",", "")) if found else None
-
-
-def as_json(text: str) -> list[Any] | None:
-    """[the value] of a text that is JSON, else None."""
-    try:
-        return [json.loads(text)]
-    except (ValueError, RecursionError):
-        return None
-
-
 def _by_schema(schema: dict[str, Any]) -> Callable[[Answer], float]:
-    try:
-        jsonschema = import_module("jsonschema")
-    except ImportError as error:
-        fix = "pip install 'tuner[rewards]'"
-        raise TuneError("the reward `json_schema` needs the package jsonschema", "task.rewards", fix, code=ENVIRONMENT) from error
-    try:
-        kind = jsonschema.validators.validator_for(schema)
-        kind.check_schema(schema)
-    except jsonschema.SchemaError as error:
-        raise TuneError(f"`task.json_schema` is no JSON schema: {error.message}", "task.json_schema", "mend it") from error
-    valid = kind(schema)
-    return lambda answer: float((value := as_json(answer.text)) is not None and valid.is_valid(value[0]))
-
-
-def _own(name: str, kind: Any) -> Reward:
-    """A person's own function, called with those of answer, reference and prompt that it takes."""
-
-    def each(answer: Answer) -> float:
-        given = {"answer": answer.text, "reference": answer.reference, "prompt": answer.prompt}
-        try:
-            return float(kind.function(**{key: given[key] for key in kind.takes}))
-        except Exception as error:
-            code = kind.function.__code__
-            where, what = f"{code.co_filename}:{code.co_firstlineno}", f"{type(error).__name__}: {error}"
-            raise TuneError(f"the reward `{name}` failed on the answer {answer.text!r:.80}: {what}", where, "mend it") from error
-
-    return lambda answers: [each(answer) for answer in answers]
+    valid = by_schema(schema, at="task.json_schema")
+    return lambda answer: float(valid(answer.text))
 
 
 def of_model(name: str, device: torch.device, tell: Callable[[str], None]) -> Reward:

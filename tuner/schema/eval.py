@@ -3,8 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from tuner.schema.base import Section, opt
+
+# What a metric of a written answer gives, by name; a person's own come from `@metric` (tuner/extend.py).
+METRICS = {
+    "exact_match": "1 where the answer is the reference, as text or as equal JSON",
+    "f1": "how many words answer and reference share, as SQuAD counts them",
+    "numeric": "1 where the last number of the answer (behind `####` or in `\\boxed{}`, where there is one) is that of the reference",
+    "regex": "1 where `eval.pattern` is found in the answer",
+    "json": "1 where the answer is JSON; and for each field of the reference 1 where it is there and equal",
+    "json_schema": "1 where it is JSON that `eval.json_schema` takes",
+    "tool_calls": "1 where it calls functions as their schemas say; and 1 where the calls are those of the reference",
+    "bleu": "sacrebleu's BLEU of all rows, 0 to 100",
+    "chrf": "sacrebleu's chrF of all rows, 0 to 100",
+    "rouge": "F of ROUGE-1, ROUGE-2 and ROUGE-L",
+}
+NEEDS = {"regex": "pattern", "json_schema": "json_schema"}  # the key that a metric needs
 
 
 @dataclass(kw_only=True)
@@ -16,8 +32,12 @@ class Eval(Section):
     generate: bool = opt(True, affects="baseline evaluate")
     """Generate answers (greedily, with the serving path) and score them, not the loss alone."""
     metrics: list[str] = opt(factory=lambda: ["exact_match"], affects="baseline evaluate")
-    """Scores of a generated answer: `exact_match`, `json` (validity and one accuracy a field), `bleu`, `chrf`, `rouge` (1, 2, L),
-    `tool_calls` (valid, and the same)."""
+    """Scores of a generated answer: `exact_match`, `f1`, `numeric`, `regex`, `json` (validity and one accuracy a field), `json_schema`,
+    `bleu`, `chrf`, `rouge` (1, 2, L), `tool_calls` (valid, and the same), or a `@metric` of your own."""
+    pattern: str | None = opt(None, affects="baseline evaluate")
+    """What the metric `regex` looks for: a regular expression, searched for in the answer."""
+    json_schema: dict[str, Any] = opt(factory=dict, affects="baseline evaluate")
+    """What the metric `json_schema` asks of an answer."""
     max_new_tokens: int = opt(256, affects="baseline evaluate", ge=1)
     """Longest generated answer, in tokens."""
     batch_size: int = opt(32, ge=1)

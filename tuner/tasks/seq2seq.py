@@ -20,7 +20,6 @@ from tuner.data.written import WrittenRow, WrittenRows, coded, gate, texts_of, w
 from tuner.errors import TuneError
 from tuner.eval import texts as of_texts
 from tuner.eval.scores import TEXT, Formula, Scored
-from tuner.eval.scores import score as score_answer
 from tuner.model.adapt import measuring
 from tuner.model.endings import Ending
 from tuner.model.load import load_config
@@ -146,8 +145,8 @@ def score(run: Run, model: nn.Module, rows: Rows) -> list[Scored]:
         with run.progress("held-out answers", len(every)) as tick:
             answers = targets(model, tokenizer, sources, max_new_tokens=limit, batch_size=wanted.batch_size, tick=tick)
         for row, answer in zip(scored, answers, strict=True):
-            row.answer, row.scores = answer, score_answer(answer, row.reference, wanted.metrics)
-        of_texts.score(scored, wanted.metrics)
+            row.answer = answer
+        of_texts.score(scored, wanted)
     return scored
 
 

@@ -27,7 +27,6 @@ from tuner.data.turns import is_silent
 from tuner.errors import GATE, TuneError
 from tuner.eval import texts as of_texts
 from tuner.eval.scores import TEXT, Formula, Scored
-from tuner.eval.scores import score as score_answer
 from tuner.model.adapt import measuring
 from tuner.model.endings import Ending
 from tuner.model.generation import settings
@@ -193,8 +192,8 @@ def score(run: Run, model: nn.Module, rows: Rows) -> list[Scored]:
         with run.progress("held-out answers", len(prompts)) as tick:
             texts = answers(model, seeing, prompts, config, batch_size=wanted.batch_size, tick=tick)
         for one, text in zip(scored, texts, strict=True):
-            one.answer, one.scores = text, score_answer(text, one.reference, wanted.metrics)
-        of_texts.score(scored, wanted.metrics)
+            one.answer = text
+        of_texts.score(scored, wanted)
     return scored
 
 

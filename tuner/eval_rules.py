@@ -1,0 +1,47 @@
+"""The rules of `checks.py` that are about `eval:`: metrics are known and have what they need, a gate judges what is measured."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from tuner.errors import nearest
+from tuner.gate import GRAMMAR, is_rule
+from tuner.registry import kinds
+from tuner.schema.eval import METRICS, NEEDS
+from tuner.schema.recipe import Recipe
+
+Finding = tuple[str, str, str]
+
+
+def metrics(recipe: Recipe) -> Iterator[Finding]:
+    """Each is known; what it reads is there, and what none reads is not."""
+    wanted = recipe.eval
+    for name in wanted.metrics:
+        if name not in METRICS and name not in kinds("metric"):
+            guess = nearest(name, [*METRICS, *kinds("metric")])
+            known = f"metrics: {', '.join(METRICS)}; one of your own comes with `--extensions FILE --trust`"
+            yield "eval.metrics", f"unknown metric `{name}`", f"did you mean `{guess}`?" if guess else known
+        key = NEEDS.get(name)
+        if key and not getattr(wanted, key):
+            yield f"eval.{key}", f"the metric `{name}` needs `eval.{key}`", f"see `tune explain eval.{key}`"
+    for name, key in NEEDS.items():
+        if name not in wanted.metrics and getattr(wanted, key):
+            yield f"eval.{key}", f"no metric reads `eval.{key}`", f"remove it, or add `{name}` to `eval.metrics`"
+    if wanted.pattern:
+        try:
+            re.compile(wanted.pattern)
+        except re.error as error:
+            yield "eval.pattern", f"`eval.pattern` is no regular expression: {error}", "mend it"
+
+
+def gate(recipe: Recipe) -> Iterator[Finding]:
+    """Its rules can be read, and there is something to judge."""
+    for rule in recipe.eval.gate:
+        if not is_rule(str(rule)):
+            yield "eval.gate", f"`{rule}` is no rule", GRAMMAR
+    if recipe.eval.gate and not recipe.eval.enabled:
+        yield "eval.gate", "`eval.gate` judges what is measured, and `eval.enabled` is false", "remove one of the two"
+
+
+RULES = (metrics, gate)
