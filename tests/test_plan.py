@@ -105,6 +105,7 @@ OTHER: dict[str, Any] = {  # values for keys whose default does not tell what an
     "eval.metrics": ["json"],
     "eval.gate": ["'loss < base'"],
     "eval.pattern": "a+",
+    "eval.general": "eval.jsonl",
     "eval.json_schema": {"type": "object"},
     "hub.repo_id": "me/other",
     "hardware.num_processes": 2,

@@ -8,7 +8,7 @@ from pathlib import Path
 from tuner.errors import TuneError
 from tuner.files import find_files, model_files
 from tuner.schema.compose import Composed
-from tuner.schema.data import source_key, sources
+from tuner.schema.data import Format, source_key, sources
 from tuner.schema.documents import finished_run
 from tuner.schema.model import Model, Source
 from tuner.schema.recipe import Recipe
@@ -22,8 +22,9 @@ def find_inputs(composed: Composed) -> dict[str, list[str]]:
     problems = []
     template = recipe.model.chat_template
     forms = {source_key(name, "path"): source.format for name, source in sources(recipe.data).items()}
+    forms["eval.general"] = Format.auto
     named = {source_key(name, "path"): source.path for name, source in sources(recipe.data).items()}
-    named |= {"data.eval_path": recipe.data.eval_path}
+    named |= {"data.eval_path": recipe.data.eval_path, "eval.general": recipe.eval.general if recipe.eval.enabled else None}
     named |= {"model.chat_template": template} if template and "{" not in template else {}
     for key, value in named.items():
         if value is not None:

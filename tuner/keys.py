@@ -82,6 +82,7 @@ def _world(recipe: Recipe, stage: str, content: dict[str, list[str]]) -> dict[st
         world |= _identities("own rewards", list(recipe.task.rewards), group="reward")
     if stage == "baseline":
         world |= _identities("own metrics", list(recipe.eval.metrics), group="metric")
+        world |= {"general": found} if (found := content.get("eval.general")) else {}
     if stage == "baseline" and isinstance(recipe.task, Labelled) and not recipe.task.labels:
         world["labels of"] = train  # which say how many outputs the head has
     return world

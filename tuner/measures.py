@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-LOWER_IS_BETTER = ("teacher_kl", "loss", "perplexity", "mae", "chosen_loss", "wer", "cer")
+LOWER_IS_BETTER = ("teacher_kl", "loss", "general_loss", "perplexity", "mae", "chosen_loss", "wer", "cer")
 HEADLINES = (
     "reward",
     "valid_call",
@@ -32,6 +32,7 @@ HEADLINES = (
 )  # the first of these that was measured is the run's result in one line
 
 NAMES = {
+    "general_loss": "loss on general texts",
     "valid_json": "valid JSON",
     "valid_call": "valid call",
     "call_match": "same call",

@@ -24,6 +24,7 @@ def write_recipe(plan: Plan) -> None:
     data = sections["data"]
     for key in ("path", "eval_path"):
         data[key] = _absolute(data[key], plan.files.get(f"data.{key}"))
+    sections["eval"]["general"] = _absolute(sections["eval"]["general"], plan.files.get("eval.general"))
     data["mix"] = {name: said(source) for name, source in plan.load_recipe().data.mix.items()}
     for name, source in data["mix"].items():
         if "path" in source:

@@ -20,7 +20,7 @@ from tuner.schema.recipe import Recipe
 OPTION_FILES = "tuner/conf/"
 # What may hold a path of this machine: such values are shown and published by their last part alone.
 PATH_KEYS = (
-    *("output_dir", "data.path", "data.mix", "data.eval_path", "model.id", "model.run", "model.chat_template"),
+    *("output_dir", "data.path", "data.mix", "data.eval_path", "eval.general", "model.id", "model.run", "model.chat_template"),
     *("adapter.continue_from", "task.teacher"),
 )
 

@@ -18,13 +18,12 @@ from tuner.schema.trainer import Choice
 Finding = tuple[str, str, str]
 ROWS = ("trainer.torch_compile", "data.streaming", "hardware.devices_per_row", "data.overlong")  # how rows are laid for models that write
 CHAT = ("data.system", "model.chat_template")
+WRITE = ("sft", "pretrain", "distil", "dpo", "simpo", "cpo", "orpo", "kto", "grpo", "rloo", "online_dpo")  # language models
 # Keys that only some tasks read, and for what.
 READ_BY = {
+    "eval.general": (WRITE, "it measures the loss of texts that a language model writes"),
     "data.tokenizer": (("sft", "distil"), "it turns conversations into tokens"),
-    "hardware.fused_kernels": (
-        ("sft", "pretrain", "distil", "dpo", "simpo", "cpo", "orpo", "kto", "grpo", "rloo", "online_dpo"),
-        "they are of language models that learn to write",
-    ),
+    "hardware.fused_kernels": (WRITE, "they are of language models that learn to write"),
     "eval.max_new_tokens": (
         ("sft", "distil", "vlm", "seq2seq", "translate", "summarize", "grpo", "rloo", "online_dpo"),
         "it limits no answer of this task",
@@ -48,6 +47,7 @@ def _asked(recipe: Recipe) -> dict[str, bool]:
         "adapter.init_lora_weights": isinstance(adapter, Lora) and adapter.init_lora_weights not in (Init.default, Init.gaussian),
         "adapter": isinstance(adapter, Virtual),
         "trainer.eval_steps": recipe.trainer.eval_steps > 0,
+        "eval.general": recipe.eval.general is not None,
         "eval.generate": not recipe.eval.generate,
         "eval.max_new_tokens": recipe.eval.max_new_tokens != default_of(Eval.__dataclass_fields__["max_new_tokens"]),
         "data.tokenizer": recipe.data.tokenizer is Backend.fast,

@@ -17,12 +17,14 @@ from tuner.commands.request import extend, parse
 from tuner.commands.run_ import plan_path
 from tuner.errors import TuneError
 from tuner.extensions import files_used
-from tuner.files import hashes, is_remote
+from tuner.files import find_files, hashes, is_remote
 from tuner.launch.local import submit
 from tuner.plan import Plan, amended, read_plan
 from tuner.registry import Origin
 from tuner.render import out, print_json, print_result, shorten
 from tuner.runs import read_json
+
+GENERAL = "eval.general"
 
 
 def main(args: list[str]) -> int:
@@ -55,14 +57,25 @@ def _plan(folder: Path, overrides: list[str], loaded: list[Origin]) -> Plan:
     _same_code(plan, loaded, folder)
     if not plan.stage("train").done:
         raise TuneError(f"{plan.name} has not finished training", str(folder), "run its recipe again: it goes on where it stopped")
+    recipe = amend(plan, overrides, section="eval", folder=folder)
+    recipe.eval.enabled = True
+    plan = _with_general(plan, recipe.eval.general)
     for key, files in plan.files.items():
         if any(not is_remote(f) and not Path(f).is_file() for f in files) or hashes(files) != plan.content[key]:
             fix = f"put them back, or run its recipe again: `tune {run_again(folder)}`"
             raise TuneError(f"the files of `{key}` are not what they were when the run was made", ", ".join(files), fix)
-    recipe = amend(plan, overrides, section="eval", folder=folder)
-    recipe.eval.enabled = True
     made = amended(plan, recipe, folder=folder, anew=("baseline", "evaluate", "publish"))
     return dataclasses.replace(made, extensions=files_used(recipe))
+
+
+def _with_general(plan: Plan, named: str | None) -> Plan:
+    """The plan with the files that `eval.general` names now. Raises TuneError (code 2) when there are none."""
+    if named == plan.load_recipe().eval.general:
+        return plan
+    found = {GENERAL: find_files(named, places=[Path.cwd()])} if named else {}
+    files = {key: paths for key, paths in plan.files.items() if key != GENERAL} | found
+    content = {key: sums for key, sums in plan.content.items() if key != GENERAL} | {key: hashes(paths) for key, paths in found.items()}
+    return dataclasses.replace(plan, files=files, content=content)
 
 
 def _same_code(plan: Plan, loaded: list[Origin], folder: Path) -> None:

@@ -44,6 +44,9 @@ class Eval(Section):
     """Rows generated at once."""
     limit: int | None = opt(None, affects="baseline evaluate", ge=1)
     """Measure the first so many held-out rows."""
+    general: str | None = opt(None, content="baseline")
+    """Texts of other things than are trained, whose loss (`general_loss`) tells what is forgotten: a file, a glob or a folder, as
+    `data.path`; `general.jsonl` is a small set of ours."""
     gate: list[str] = opt(factory=list)
     """Rules that the result must meet, else nothing is published and the run ends with code 3: `exact_match > base + 0.05`,
     `loss < 1.2`, `f1 is better` (by its interval), `loss is not worse`."""
