@@ -107,6 +107,7 @@ OTHER: dict[str, Any] = {  # values for keys whose default does not tell what an
     "eval.pattern": "a+",
     "eval.general": "eval.jsonl",
     "eval.json_schema": {"type": "object"},
+    "eval.lm_eval.tasks": ["piqa"],
     "hub.repo_id": "me/other",
     "hardware.num_processes": 2,
     "hardware.zero_stage": 3,
@@ -126,6 +127,10 @@ OTHER: dict[str, Any] = {  # values for keys whose default does not tell what an
 }
 SCORED = {  # a key of a metric or a reward needs it
     "eval.pattern": ["eval.metrics=[regex]", "eval.pattern=b"],
+    "eval.lm_eval.tasks": ["eval.lm_eval.tasks=[arc_easy]"],
+    "eval.lm_eval.limit": ["eval.lm_eval.tasks=[arc_easy]"],
+    "eval.lm_eval.num_fewshot": ["eval.lm_eval.tasks=[arc_easy]"],
+    "eval.lm_eval.apply_chat_template": ["eval.lm_eval.tasks=[arc_easy]"],
     "eval.json_schema": ["eval.metrics=[json_schema]", "eval.json_schema={type:array}"],
     "task.pattern": ["task.rewards={regex:1}", "task.pattern=b"],
     "task.json_schema": ["task.rewards={json_schema:1}", "task.json_schema={type:array}"],

@@ -44,4 +44,11 @@ def gate(recipe: Recipe) -> Iterator[Finding]:
         yield "eval.gate", "`eval.gate` judges what is measured, and `eval.enabled` is false", "remove one of the two"
 
 
-RULES = (metrics, gate)
+def benchmarks(recipe: Recipe) -> Iterator[Finding]:
+    """lm-evaluation-harness asks a model that writes, some tasks."""
+    wanted = recipe.eval.lm_eval
+    if wanted is not None and not wanted.tasks:
+        yield "eval.lm_eval.tasks", "`eval.lm_eval` names no task", "`eval.lm_eval.tasks=[arc_easy]`, say"
+
+
+RULES = (metrics, gate, benchmarks)

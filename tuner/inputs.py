@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 from tuner.errors import TuneError
 from tuner.files import find_files, model_files
 from tuner.schema.compose import Composed
-from tuner.schema.data import Format, source_key, sources
+from tuner.schema.data import source_key, sources
 from tuner.schema.documents import finished_run
 from tuner.schema.model import Model, Source
 from tuner.schema.recipe import Recipe
 from tuner.schema.teacher import KEY, teacher_of
+from tuner.task_files import is_file, read_task, rows_of
+
+TASKS, ROWS = "eval.lm_eval.tasks", "eval.lm_eval.rows"  # files of tasks, and of their rows
+EVAL_KEYS = ("eval.general", TASKS, ROWS)
 
 
 def find_inputs(composed: Composed) -> dict[str, list[str]]:
@@ -22,16 +27,19 @@ def find_inputs(composed: Composed) -> dict[str, list[str]]:
     problems = []
     template = recipe.model.chat_template
     forms = {source_key(name, "path"): source.format for name, source in sources(recipe.data).items()}
-    forms["eval.general"] = Format.auto
     named = {source_key(name, "path"): source.path for name, source in sources(recipe.data).items()}
-    named |= {"data.eval_path": recipe.data.eval_path, "eval.general": recipe.eval.general if recipe.eval.enabled else None}
+    named |= {"data.eval_path": recipe.data.eval_path}
     named |= {"model.chat_template": template} if template and "{" not in template else {}
+
+    def places(key: str) -> list[Path]:
+        """Where a path is looked up: what a file says is meant from there, what is typed from here."""
+        folder = reading.folder(key)
+        return [folder, Path.cwd()] if folder else [Path.cwd(), reading.recipes["main"].path.parent]
+
     for key, value in named.items():
         if value is not None:
-            folder = reading.folder(key)  # what a file says is meant from there, what is typed from here
-            places = [folder, Path.cwd()] if folder else [Path.cwd(), reading.recipes["main"].path.parent]
             try:
-                found[key] = find_files(value, places=places, form=forms.get(key, recipe.data.format))
+                found[key] = find_files(value, places=places(key), form=forms.get(key, recipe.data.format))
             except TuneError as error:
                 problems += [dataclasses.replace(p, where=reading.where(key)) for p in error.problems]
     for name, source in sources(recipe.data).items():
@@ -46,6 +54,10 @@ def find_inputs(composed: Composed) -> dict[str, list[str]]:
                 found[key] = _result(value, recipe.output_dir, reading.where(key), reading.folder(key), adapter=key.startswith("adapter"))
             except TuneError as error:
                 problems += error.problems
+    try:
+        found |= eval_files(recipe, places=places)
+    except TuneError as error:
+        problems += [dataclasses.replace(p, where=reading.where(p.where)) if p.where in EVAL_KEYS else p for p in error.problems]
     try:
         found |= _teacher(recipe)
     except TuneError as error:
@@ -68,6 +80,25 @@ def _result(named: str, output_dir: str, where: str, beside: Path | None, *, ada
     if not any(p.suffix == ".safetensors" for p in files):
         raise TuneError(f"there are no weights in {folder}", where, "its result was deleted: run it again")
     return [str(p.absolute()) for p in files]
+
+
+def eval_files(recipe: Recipe, *, places: Callable[[str], list[Path]]) -> dict[str, list[str]]:
+    """What `eval` names: general texts, task files of lm-eval and those of their rows; `places`: where a key's paths are looked up.
+
+    Raises TuneError (code 2) for what is not there, at its key, and for a task file that would run code.
+    """
+    wanted, found = recipe.eval, dict[str, list[str]]()
+    if not wanted.enabled:
+        return found
+    tasks = [name for name in (wanted.lm_eval.tasks if wanted.lm_eval else []) if is_file(name)]
+    for key, names in (("eval.general", [wanted.general] if wanted.general else []), (TASKS, tasks)):
+        try:
+            files = [file for name in names for file in find_files(name, places=places(key))]
+        except TuneError as error:
+            raise TuneError(problems=[dataclasses.replace(p, where=key) for p in error.problems]) from error
+        found |= {key: files} if files else {}
+    rows = [path for file in found.get(TASKS, []) for path in rows_of(read_task(Path(file)))]
+    return found | ({ROWS: rows} if rows else {})
 
 
 def _teacher(recipe: Recipe) -> dict[str, list[str]]:

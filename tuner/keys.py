@@ -21,6 +21,7 @@ from tuner.schema.rewarded import Rewarded
 from tuner.schema.task import Labelled
 from tuner.schema.teacher import KEY, teacher_of
 from tuner.schema.transforms.reading import name_of, shapes_held_out
+from tuner.task_files import is_file
 
 VERSIONS = {"prepare": 2, "baseline": 2, "train": 1, "evaluate": 1, "publish": 1}
 
@@ -82,6 +83,9 @@ def _world(recipe: Recipe, stage: str, content: dict[str, list[str]]) -> dict[st
         world |= _identities("own rewards", list(recipe.task.rewards), group="reward")
     if stage == "baseline":
         world |= _identities("own metrics", list(recipe.eval.metrics), group="metric")
+        world |= {name: content[name] for name in ("eval.lm_eval.tasks", "eval.lm_eval.rows") if name in content}
+        if recipe.eval.lm_eval:
+            world["lm_eval"] = [name for name in recipe.eval.lm_eval.tasks if not is_file(name)]
         world |= {"general": found} if (found := content.get("eval.general")) else {}
     if stage == "baseline" and isinstance(recipe.task, Labelled) and not recipe.task.labels:
         world["labels of"] = train  # which say how many outputs the head has

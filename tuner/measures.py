@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 LOWER_IS_BETTER = ("teacher_kl", "loss", "general_loss", "perplexity", "mae", "chosen_loss", "wer", "cer")
+HARNESS_LOWER = ("perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "brier_score", "ter", "wer", "mse")  # of lm-eval
 HEADLINES = (
     "reward",
     "valid_call",
@@ -60,6 +61,12 @@ SIGNED = ("pearson", "spearman", "margin", "reward")
 HUNDREDS = ("bleu", "chrf")  # between 0 and 100, as sacrebleu gives them
 
 
+def lower_is_better(key: str) -> bool:
+    """Whether a measurement is of something bad: `loss`, `wikitext/word_perplexity`."""
+    name, slash, metric = key.partition("/")
+    return metric.partition(":")[0] in HARNESS_LOWER if slash and f"{name}/" not in GROUPS else key in LOWER_IS_BETTER
+
+
 @dataclass(frozen=True, kw_only=True)
 class Metric:
     """One measurement, base against tuned. `low` and `high`: 95 % interval of tuned − base, where one was computed.
@@ -99,7 +106,8 @@ class Metric:
     @property
     def is_rate(self) -> bool:
         """Whether it lies between 0 and 1."""
-        return self.key not in (*LOWER_IS_BETTER, *SIGNED, *HUNDREDS)
+        known = not lower_is_better(self.key) and self.key not in (*SIGNED, *HUNDREDS)
+        return known and all(value is None or not value > 1 for value in (self.base, self.tuned))  # NaN: none was measured
 
     @property
     def change(self) -> float | None:

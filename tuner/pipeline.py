@@ -10,14 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tuner import gate
+from tuner import beside, gate
 from tuner.context import Run
 from tuner.data.heads import streamed
 from tuner.data.kept import keep
 from tuner.data.splits import facts, held_out, split
 from tuner.environment import snapshot
 from tuner.errors import ENVIRONMENT, GATE, TuneError
-from tuner.eval import forgetting
 from tuner.eval.compare import compare, rewarded
 from tuner.eval.scores import Scored, summary
 from tuner.hub.preflight import preflight
@@ -31,13 +30,11 @@ from tuner.state import note
 from tuner.summary import summarise
 from tuner.tasks import Task, module_of
 from tuner.train.callbacks import Interrupted
-from tuner.train.causal import tokenizer_of
 from tuner.train.fit import fit
 from tuner.train.possible import has_places, of_its_kind
 from tuner.train.ranks import over_ranks
 from tuner.train.tracking import trackers_ready
 
-GENERAL = "general.jsonl"  # beside the base's rows
 # How near the loss of a loaded result comes to that before it was saved; a base that was quantised while training is not when measured.
 NEAR, QUANTISED_NEAR = 0.01, 0.2
 
@@ -55,6 +52,7 @@ def execute(run: Run, *, only: tuple[str, ...] = ()) -> None:
         write_json(run.folder / "lock.json", snapshot(run.recipe, device=run.device))
     if names & {"baseline", "evaluate"}:
         task.check(run, held_out(run))
+        beside.check(run)
     if "train" in names:
         trackers_ready(run.recipe.tracking)
         task.possible(run)
@@ -104,17 +102,14 @@ def prepare_stage(run: Run, task: Task) -> dict[str, Any]:
 
 def baseline_stage(run: Run, task: Task) -> dict[str, Any]:
     """The base model on the held-out rows."""
-    rows, general = _measure(run, task, None)
+    rows, others = _measure(run, task, None)
     if any(not math.isfinite(row.loss_sum) for row in rows):
         what = "the base model's loss on the held-out rows is not a number"
         fix = "its weights are damaged, or `model.dtype` is too narrow for them: try `model.dtype=float32`"
         raise TuneError(what, "model", fix, code=GATE)
     path = run.stage_folder("baseline") / "rows.jsonl"
     write_rows(path, rows)
-    files = [path, *keep(held_out(run), path.parent)]
-    if general:
-        write_rows(path.with_name(GENERAL), general)
-        files.append(path.with_name(GENERAL))
+    files = [path, *keep(held_out(run), path.parent), *beside.keep(others, path.parent)]
     return {"rows": len(rows), "metrics": summary(rows, task.formulas(run)), "files": files}
 
 
@@ -135,15 +130,12 @@ def train_stage(run: Run, task: Task) -> dict[str, Any]:
 def evaluate_stage(run: Run, task: Task) -> dict[str, Any]:
     """The tuned model as it was saved, on the same rows, compared."""
     base = read_rows(run.stage_folder("baseline") / "rows.jsonl")
-    tuned, general = _measure(run, task, run.folder)
+    tuned, others = _measure(run, task, run.folder)
     folder = run.stage_folder("evaluate")
     options: dict[str, Any] = {"samples": run.recipe.eval.bootstrap_samples, "seed": run.recipe.seed}
     rewarded(base, tuned)
     found = compare(base, tuned, formulas=task.formulas(run), **options)
-    if general:
-        before = read_rows(run.stage_folder("baseline") / GENERAL)
-        for part, values in forgetting.compared(before, general, **options).items():
-            found[part] |= values
+    beside.join(found, run.stage_folder("baseline"), others, **options)
     lines: list[dict[str, Any]] = [
         {
             "index": index,
@@ -175,18 +167,14 @@ def publish_stage(run: Run, task: Task) -> dict[str, Any]:
 STAGES = {"prepare": prepare_stage, "baseline": baseline_stage, "train": train_stage, "evaluate": evaluate_stage, "publish": publish_stage}
 
 
-def _measure(run: Run, task: Task, tuned: Path | None) -> tuple[list[Scored], list[Scored]]:
-    """(held-out rows, general texts), measured."""
+def _measure(run: Run, task: Task, tuned: Path | None) -> tuple[list[Scored], beside.Beside]:
+    """(held-out rows, what is measured beside them)."""
     model = task.load(run, tuned=tuned)
     if tuned is not None:
         _same(run, task.probe(run, model))
-    rows, general = task.score(run, model, held_out(run)), list[Scored]()
-    if files := run.plan.files.get(forgetting.KEY):
-        texts = forgetting.texts(files)
-        with run.progress("general texts", len(texts)) as tick:
-            general = forgetting.measured(model, tokenizer_of(run), texts, tick=tick)
+    rows, others = task.score(run, model, held_out(run)), beside.measured(run, model)
     del model
-    return rows, general
+    return rows, others
 
 
 def _same(run: Run, loaded: float) -> None:

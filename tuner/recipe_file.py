@@ -14,6 +14,7 @@ from tuner.runs import write_text
 from tuner.schema.base import said
 from tuner.schema.data import source_key
 from tuner.schema.recipe import GROUPS
+from tuner.task_files import is_file
 
 
 def write_recipe(plan: Plan) -> None:
@@ -25,6 +26,9 @@ def write_recipe(plan: Plan) -> None:
     for key in ("path", "eval_path"):
         data[key] = _absolute(data[key], plan.files.get(f"data.{key}"))
     sections["eval"]["general"] = _absolute(sections["eval"]["general"], plan.files.get("eval.general"))
+    if benchmarks := sections["eval"]["lm_eval"]:
+        files = iter(plan.files.get("eval.lm_eval.tasks", []))
+        sections["eval"]["lm_eval"] = benchmarks | {"tasks": [next(files) if is_file(name) else name for name in benchmarks["tasks"]]}
     data["mix"] = {name: said(source) for name, source in plan.load_recipe().data.mix.items()}
     for name, source in data["mix"].items():
         if "path" in source:

@@ -23,6 +23,8 @@ from tuner.runs import read_json
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
+WIDE = 200  # letters of a line
+LARGE = 10_000
 
 
 def loading() -> AbstractContextManager[object]:
@@ -80,7 +82,8 @@ def table(
         view.add_column(column, justify="right" if index in right else "left", overflow="fold")
     for row in rows:
         view.add_row(*(escape(cell) for cell in row))
-    out.print(view)
+    console = out if out.is_terminal else Console(file=out.file, width=WIDE)  # in a file no line is folded
+    console.print(view)
 
 
 def print_plan(plan: Plan, size: Estimate, *, command: str) -> None:
@@ -110,6 +113,11 @@ def print_plan(plan: Plan, size: Estimate, *, command: str) -> None:
         out.print(f"{name:<10} {escape(text)}")
 
 
+def _value(value: float, *, sign: str = "") -> str:
+    """Three decimals, one where it is large."""
+    return f"{value:{sign}.3f}" if abs(value) < LARGE else f"{value:{sign},.1f}"
+
+
 def print_result(plan: Plan) -> None:
     """The last thing on the screen: base against tuned on the held-out rows, and where everything is."""
     path = Path(plan.folder) / "eval" / plan.stage("evaluate").key / "metrics.json" if plan.has("evaluate") else None
@@ -117,16 +125,15 @@ def print_result(plan: Plan) -> None:
         found = read_json(path)
         rows = []
         for name, base in found["base"].items():
-            low, high = found["intervals"][name]
-            tuned = found["tuned"][name]
+            interval, tuned = found["intervals"].get(name), found["tuned"][name]
             rows.append(
                 [
                     name.removeprefix("field/"),
-                    f"{base:.3f}",
-                    f"{tuned:.3f}",
-                    f"{tuned - base:+.3f}",
-                    f"{low:+.3f} … {high:+.3f}",
-                    found["verdicts"][name],
+                    _value(base),
+                    _value(tuned),
+                    _value(tuned - base, sign="+"),
+                    " … ".join(_value(bound, sign="+") for bound in interval) if interval else "",
+                    found["verdicts"].get(name, "not tested"),
                 ]
             )
         out.print()

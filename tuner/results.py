@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tuner.gate import Judgement, of_plan
-from tuner.measures import HEADLINES, LOWER_IS_BETTER, Metric
+from tuner.measures import HEADLINES, Metric, lower_is_better
 from tuner.plan import Plan, read_plan
 from tuner.runs import read_json
 from tuner.schema.adapter import Lora
@@ -20,7 +20,17 @@ from tuner.schema.recipe import Recipe
 OPTION_FILES = "tuner/conf/"
 # What may hold a path of this machine: such values are shown and published by their last part alone.
 PATH_KEYS = (
-    *("output_dir", "data.path", "data.mix", "data.eval_path", "eval.general", "model.id", "model.run", "model.chat_template"),
+    *(
+        "output_dir",
+        "data.path",
+        "data.mix",
+        "data.eval_path",
+        "eval.general",
+        "eval.lm_eval.tasks",
+        "model.id",
+        "model.run",
+        "model.chat_template",
+    ),
     *("adapter.continue_from", "task.teacher"),
 )
 
@@ -92,12 +102,12 @@ class Results:
             low, high = intervals.get(key, (None, None))
             verdict = verdicts.get(key, "not tested")
             found.append(Metric(key=key, base=base.get(key), tuned=tuned.get(key), low=low, high=high, verdict=verdict))
-        return sorted(found, key=lambda m: (m.key in LOWER_IS_BETTER, bool(m.group), m.key not in HEADLINES[:3]))
+        return sorted(found, key=lambda m: (lower_is_better(m.key), bool(m.group), m.key not in HEADLINES[:3]))
 
     @property
     def lower_is_better(self) -> str:
         """Of what was measured, what is better when lower, in words: `loss and perplexity`."""
-        return " and ".join(m.name for m in self.metrics if m.key in LOWER_IS_BETTER)
+        return " and ".join(m.name for m in self.metrics if lower_is_better(m.key))
 
     @property
     def headline(self) -> Metric | None:
@@ -170,9 +180,11 @@ class Results:
 
 
 def public(value: Any) -> Any:
-    """A path by its last part when it names a place on this machine; anything else as it is. Values of mappings one by one."""
+    """A path by its last part when it names a place on this machine; anything else as it is. Values of mappings and lists one by one."""
     if isinstance(value, dict):
         return {k: public(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [public(v) for v in value]
     is_path = isinstance(value, str) and (value.startswith("~") or Path(value).is_absolute())
     return Path(value).name if is_path else value
 

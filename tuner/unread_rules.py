@@ -21,6 +21,7 @@ CHAT = ("data.system", "model.chat_template")
 WRITE = ("sft", "pretrain", "distil", "dpo", "simpo", "cpo", "orpo", "kto", "grpo", "rloo", "online_dpo")  # language models
 # Keys that only some tasks read, and for what.
 READ_BY = {
+    "eval.lm_eval": (WRITE, "it asks a language model"),
     "eval.general": (WRITE, "it measures the loss of texts that a language model writes"),
     "data.tokenizer": (("sft", "distil"), "it turns conversations into tokens"),
     "hardware.fused_kernels": (WRITE, "they are of language models that learn to write"),
@@ -47,6 +48,7 @@ def _asked(recipe: Recipe) -> dict[str, bool]:
         "adapter.init_lora_weights": isinstance(adapter, Lora) and adapter.init_lora_weights not in (Init.default, Init.gaussian),
         "adapter": isinstance(adapter, Virtual),
         "trainer.eval_steps": recipe.trainer.eval_steps > 0,
+        "eval.lm_eval": recipe.eval.lm_eval is not None,
         "eval.general": recipe.eval.general is not None,
         "eval.generate": not recipe.eval.generate,
         "eval.max_new_tokens": recipe.eval.max_new_tokens != default_of(Eval.__dataclass_fields__["max_new_tokens"]),

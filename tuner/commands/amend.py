@@ -37,7 +37,11 @@ def amend(plan: Plan, overrides: list[str], *, section: str, folder: Path) -> Re
         if name != section or not inner:
             reading.problems.append(_elsewhere(key, raw, section=section, folder=folder))
             continue
-        values[inner], given[key] = value, raw
+        place, _, last = inner.rpartition(".")
+        within = values
+        for part in place.split(".") if place else ():
+            within = within.setdefault(part, {})
+        within[last], given[key] = value, raw
     walk = Walk(variants=reading.variants, problems=reading.problems, notes=[], switched=set())
     clean = walk.mapping({section: values}, Recipe, "", lambda key: given.get(key, key))[section]
     merged = OmegaConf.merge(OmegaConf.structured(getattr(recipe, section)), clean)

@@ -17,14 +17,14 @@ from tuner.commands.request import extend, parse
 from tuner.commands.run_ import plan_path
 from tuner.errors import TuneError
 from tuner.extensions import files_used
-from tuner.files import find_files, hashes, is_remote
+from tuner.files import hashes, is_remote
+from tuner.inputs import EVAL_KEYS, eval_files
 from tuner.launch.local import submit
 from tuner.plan import Plan, amended, read_plan
 from tuner.registry import Origin
 from tuner.render import out, print_json, print_result, shorten
 from tuner.runs import read_json
-
-GENERAL = "eval.general"
+from tuner.schema.recipe import Recipe
 
 
 def main(args: list[str]) -> int:
@@ -59,7 +59,7 @@ def _plan(folder: Path, overrides: list[str], loaded: list[Origin]) -> Plan:
         raise TuneError(f"{plan.name} has not finished training", str(folder), "run its recipe again: it goes on where it stopped")
     recipe = amend(plan, overrides, section="eval", folder=folder)
     recipe.eval.enabled = True
-    plan = _with_general(plan, recipe.eval.general)
+    plan = _with_files(plan, recipe)
     for key, files in plan.files.items():
         if any(not is_remote(f) and not Path(f).is_file() for f in files) or hashes(files) != plan.content[key]:
             fix = f"put them back, or run its recipe again: `tune {run_again(folder)}`"
@@ -68,13 +68,15 @@ def _plan(folder: Path, overrides: list[str], loaded: list[Origin]) -> Plan:
     return dataclasses.replace(made, extensions=files_used(recipe))
 
 
-def _with_general(plan: Plan, named: str | None) -> Plan:
-    """The plan with the files that `eval.general` names now. Raises TuneError (code 2) when there are none."""
-    if named == plan.load_recipe().eval.general:
+def _with_files(plan: Plan, recipe: Recipe) -> Plan:
+    """The plan with the files that `eval` names now, where that is not what it named before. Raises TuneError (code 2) for none."""
+    before = plan.load_recipe().eval
+    named = [(e.general, e.lm_eval.tasks if e.lm_eval else []) for e in (before, recipe.eval)]
+    if named[0] == named[1]:
         return plan
-    found = {GENERAL: find_files(named, places=[Path.cwd()])} if named else {}
-    files = {key: paths for key, paths in plan.files.items() if key != GENERAL} | found
-    content = {key: sums for key, sums in plan.content.items() if key != GENERAL} | {key: hashes(paths) for key, paths in found.items()}
+    found = eval_files(recipe, places=lambda key: [Path.cwd()])
+    files = {key: paths for key, paths in plan.files.items() if key not in EVAL_KEYS} | found
+    content = {key: sums for key, sums in plan.content.items() if key not in EVAL_KEYS} | {key: hashes(p) for key, p in found.items()}
     return dataclasses.replace(plan, files=files, content=content)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.eval.scores import TEXT, Formula, Scored, columns, summary, whole
-from tuner.measures import LOWER_IS_BETTER
+from tuner.measures import lower_is_better
 
 
 def compare(base: list[Scored], tuned: list[Scored], *, samples: int, seed: int, formulas: Mapping[str, Formula] = TEXT) -> dict[str, Any]:
@@ -67,5 +67,5 @@ def _drawn(rows: list[Scored], draws: NDArray[np.int64]) -> dict[str, Any]:
 
 def verdict(name: str, interval: list[float]) -> str:
     """Whether tuned is better, as far as the rows can tell."""
-    low, high = (-interval[1], -interval[0]) if name in LOWER_IS_BETTER else interval
+    low, high = (-interval[1], -interval[0]) if lower_is_better(name) else interval
     return "better" if low > 0 else "worse" if high < 0 else "cannot tell"

@@ -24,6 +24,20 @@ NEEDS = {"regex": "pattern", "json_schema": "json_schema"}  # the key that a met
 
 
 @dataclass(kw_only=True)
+class LmEval(Section):
+    """Tasks of lm-evaluation-harness (`pip install 'tuner[lm-eval]'`), asked of base and tuned alike."""
+
+    tasks: list[str] = opt(factory=list, content="baseline")
+    """Names (`arc_easy`, `mmlu`, `gsm8k`), or files of your own (`./sums.yaml`), which hold no code."""
+    limit: int | None = opt(None, affects="baseline evaluate", ge=1)
+    """The first so many rows of each task."""
+    num_fewshot: int | None = opt(None, affects="baseline evaluate", ge=0)
+    """Examples before each question; default: the task's own number."""
+    apply_chat_template: bool = opt(False, affects="baseline evaluate")
+    """Ask by the model's chat template, examples as turns."""
+
+
+@dataclass(kw_only=True)
 class Eval(Section):
     """Measurements on the held-out rows; loss and perplexity always, the named metrics on generated answers."""
 
@@ -47,6 +61,8 @@ class Eval(Section):
     general: str | None = opt(None, content="baseline")
     """Texts of other things than are trained, whose loss (`general_loss`) tells what is forgotten: a file, a glob or a folder, as
     `data.path`; `general.jsonl` is a small set of ours."""
+    lm_eval: LmEval | None = opt(None)
+    """Benchmarks: `{tasks: [arc_easy, ./sums.yaml], limit: 200}`; each gives `task/metric`."""
     gate: list[str] = opt(factory=list)
     """Rules that the result must meet, else nothing is published and the run ends with code 3: `exact_match > base + 0.05`,
     `loss < 1.2`, `f1 is better` (by its interval), `loss is not worse`."""

@@ -14,6 +14,7 @@ from tuner.plan import Plan
 from tuner.render import out
 from tuner.serve.trained import both, trained
 from tuner.serve.typed import typed
+from tuner.tasks import module_of
 from tuner.train.painting import parts, side, task_of
 
 MOST_LETTERS = 60  # of a prompt in a file's name
@@ -25,7 +26,7 @@ class Painters:
     def __init__(self, plan: Plan) -> None:
         """Raises TuneError (code 2) when nothing has been trained yet."""
         self.run = trained(plan)
-        self.models = both(self.run)
+        self.models = both(self.run, module_of(self.run.recipe.task))
         self.pipeline = parts(self.run).frozen(self.run.device, DTYPES[self.run.recipe.model.dtype])
 
     def paint(self, prompt: str) -> dict[str, str]:

@@ -21,6 +21,7 @@ from tuner.render import out
 from tuner.runs import read_json
 from tuner.serve.trained import both, trained
 from tuner.serve.typed import typed
+from tuner.tasks import module_of
 from tuner.train.segments import processor_of
 
 OPAQUE = 0.55  # how much of the photo its classes cover
@@ -35,7 +36,7 @@ class Segmenter:
         self.run = trained(plan)
         self.names = read_json(self.run.folder / "data.json")["labels"]
         self.run.kept["legend"] = Legend(names=tuple(self.names), numbers=(), ignored=())  # no row is read for the names
-        self.models = both(self.run)
+        self.models = both(self.run, module_of(self.run.recipe.task))
 
     def classes(self, model: Any, image: Image.Image) -> NDArray[np.uint8]:
         """The class of every pixel of an image, in its own size [height, width]."""

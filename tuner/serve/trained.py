@@ -1,4 +1,4 @@
-"""`trained(plan)`: a run whose training is done, opened to be tried; `both(run)`: its model before and after."""
+"""`trained(plan)`: a run whose training is done, opened to be tried; `both(run, task)`: its model before and after."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from tuner.context import Run
 from tuner.errors import TuneError
 from tuner.model.load import pick_device
 from tuner.plan import Plan
-from tuner.tasks import module_of
 
 
 def trained(plan: Plan) -> Run:
@@ -19,7 +18,6 @@ def trained(plan: Plan) -> Run:
     return Run(plan=plan, recipe=recipe, device=pick_device(recipe.hardware), tell=lambda text: None, quiet=True)
 
 
-def both(run: Run) -> dict[str, Any]:
-    """Its models, `base` and `tuned`, each loaded by the task."""
-    task: Any = module_of(run.recipe.task)
+def both(run: Run, task: Any) -> dict[str, Any]:
+    """Its models, `base` and `tuned`, each loaded by the task's module."""
     return {"base": task.load(run), "tuned": task.load(run, tuned=run.folder)}
