@@ -108,6 +108,7 @@ OTHER: dict[str, Any] = {  # values for keys whose default does not tell what an
     "eval.general": "eval.jsonl",
     "eval.json_schema": {"type": "object"},
     "eval.lm_eval.tasks": ["piqa"],
+    "eval.judge.url": "http://other",
     "hub.repo_id": "me/other",
     "hardware.num_processes": 2,
     "hardware.zero_stage": 3,
@@ -127,6 +128,9 @@ OTHER: dict[str, Any] = {  # values for keys whose default does not tell what an
 }
 SCORED = {  # a key of a metric or a reward needs it
     "eval.pattern": ["eval.metrics=[regex]", "eval.pattern=b"],
+    "eval.judge.url": ["eval.judge.url=http://one", "eval.judge.model=one"],
+    "eval.judge.model": ["eval.judge.url=http://one", "eval.judge.model=one"],
+    "eval.judge.limit": ["eval.judge.url=http://one", "eval.judge.model=one"],
     "eval.lm_eval.tasks": ["eval.lm_eval.tasks=[arc_easy]"],
     "eval.lm_eval.limit": ["eval.lm_eval.tasks=[arc_easy]"],
     "eval.lm_eval.num_fewshot": ["eval.lm_eval.tasks=[arc_easy]"],

@@ -1,4 +1,4 @@
-"""What is measured beside the held-out rows: general texts (`eval.general`) and benchmarks (`eval.lm_eval`), of base and tuned alike.
+"""What is measured beside the held-out rows: general texts (`eval.general`), benchmarks (`eval.lm_eval`), a judge's choices (`eval.judge`).
 
 `measured(run, model)` gives what the stage `baseline` keeps in a file; `join(found, before, after, …)` puts both into metrics.json.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.context import Run
-from tuner.eval import forgetting, harness
+from tuner.eval import forgetting, harness, pairwise
 from tuner.eval.scores import Scored
 from tuner.runs import read_json, write_json
 from tuner.train.causal import tokenizer_of
@@ -20,11 +20,13 @@ Beside = dict[str, Any]
 
 
 def check(run: Run) -> None:
-    """Raises TuneError for texts without `text`, for benchmarks that are not known, and where what runs them is missing."""
+    """Raises TuneError for texts without `text`, for benchmarks that are not known, and where who runs or judges is not there."""
     if run.plan.files.get(forgetting.KEY):
         _texts(run)
     if run.recipe.eval.lm_eval is not None:
         _harness(run)
+    if run.recipe.eval.judge is not None:
+        pairwise.ready(run.recipe.eval.judge)
 
 
 def measured(run: Run, model: Any) -> Beside:
@@ -36,6 +38,18 @@ def measured(run: Run, model: Any) -> Beside:
             found["general"] = forgetting.measured(model, tokenizer_of(run), texts, tick=tick)
     if run.recipe.eval.lm_eval is not None:
         found["lm_eval"] = _harness(run).measured(model, tokenizer_of(run), batch_size=run.recipe.eval.batch_size, tell=run.tell)
+    return found
+
+
+def judgement(run: Run, base: list[Scored], tuned: list[Scored]) -> dict[str, Any] | None:
+    """The rows' `judge_win_rate` where the recipe names a judge, and what is told of it."""
+    wanted = run.recipe.eval.judge
+    if wanted is None:
+        return None
+    with run.progress("judgements", len(base[: wanted.limit])) as tick:
+        found = pairwise.judged(base, tuned, wanted, tick=tick)
+    named = "" if found["consistent"] is None else f", the same answer in both orders: {found['consistent']:.0%}"
+    run.tell(f"{wanted.model} judged {found['rows']:,} rows{named}; {found['unread']:,} of its answers named none")
     return found
 
 

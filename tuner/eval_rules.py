@@ -51,4 +51,15 @@ def benchmarks(recipe: Recipe) -> Iterator[Finding]:
         yield "eval.lm_eval.tasks", "`eval.lm_eval` names no task", "`eval.lm_eval.tasks=[arc_easy]`, say"
 
 
-RULES = (metrics, gate, benchmarks)
+def judging(recipe: Recipe) -> Iterator[Finding]:
+    """A judge has an address and answers to judge."""
+    wanted = recipe.eval.judge
+    if wanted is None:
+        return
+    if not wanted.url.startswith(("http://", "https://")):
+        yield "eval.judge.url", f"`eval.judge.url` is no address: {wanted.url!r}", "write `http://localhost:8000/v1`, say"
+    if not recipe.eval.generate:
+        yield "eval.judge", "`eval.judge` chooses between answers, and `eval.generate=false` writes none", "remove one of the two"
+
+
+RULES = (metrics, gate, benchmarks, judging)

@@ -34,6 +34,7 @@ HEADLINES = (
 
 NAMES = {
     "general_loss": "loss on general texts",
+    "judge_win_rate": "preferred by the judge",
     "valid_json": "valid JSON",
     "valid_call": "valid call",
     "call_match": "same call",

@@ -134,7 +134,9 @@ def evaluate_stage(run: Run, task: Task) -> dict[str, Any]:
     folder = run.stage_folder("evaluate")
     options: dict[str, Any] = {"samples": run.recipe.eval.bootstrap_samples, "seed": run.recipe.seed}
     rewarded(base, tuned)
+    judgement = beside.judgement(run, base, tuned)
     found = compare(base, tuned, formulas=task.formulas(run), **options)
+    found |= {"judge": judgement} if judgement else {}
     beside.join(found, run.stage_folder("baseline"), others, **options)
     lines: list[dict[str, Any]] = [
         {

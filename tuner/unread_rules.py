@@ -19,16 +19,25 @@ Finding = tuple[str, str, str]
 ROWS = ("trainer.torch_compile", "data.streaming", "hardware.devices_per_row", "data.overlong")  # how rows are laid for models that write
 CHAT = ("data.system", "model.chat_template")
 WRITE = ("sft", "pretrain", "distil", "dpo", "simpo", "cpo", "orpo", "kto", "grpo", "rloo", "online_dpo")  # language models
+ANSWER = (
+    "sft",
+    "distil",
+    "vlm",
+    "seq2seq",
+    "translate",
+    "summarize",
+    "grpo",
+    "rloo",
+    "online_dpo",
+)  # measured by what they write
 # Keys that only some tasks read, and for what.
 READ_BY = {
     "eval.lm_eval": (WRITE, "it asks a language model"),
     "eval.general": (WRITE, "it measures the loss of texts that a language model writes"),
     "data.tokenizer": (("sft", "distil"), "it turns conversations into tokens"),
     "hardware.fused_kernels": (WRITE, "they are of language models that learn to write"),
-    "eval.max_new_tokens": (
-        ("sft", "distil", "vlm", "seq2seq", "translate", "summarize", "grpo", "rloo", "online_dpo"),
-        "it limits no answer of this task",
-    ),
+    "eval.max_new_tokens": (ANSWER, "it limits no answer of this task"),
+    "eval.judge": (ANSWER, "no answer is written that could be judged"),
 }
 
 
@@ -48,6 +57,7 @@ def _asked(recipe: Recipe) -> dict[str, bool]:
         "adapter.init_lora_weights": isinstance(adapter, Lora) and adapter.init_lora_weights not in (Init.default, Init.gaussian),
         "adapter": isinstance(adapter, Virtual),
         "trainer.eval_steps": recipe.trainer.eval_steps > 0,
+        "eval.judge": recipe.eval.judge is not None,
         "eval.lm_eval": recipe.eval.lm_eval is not None,
         "eval.general": recipe.eval.general is not None,
         "eval.generate": not recipe.eval.generate,

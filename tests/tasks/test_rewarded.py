@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import threading
 from collections.abc import Iterator
 from functools import cache
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -20,6 +18,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from tests.judging import judge
 from tests.lab import Lab, by_two, log_of, make_lab, task_of, tiny_model, tiny_tokenizer, train, weights_of
 from tests.tasks import cards
 from tests.tiny import make_model
@@ -358,41 +357,14 @@ def test_a_reward_model_reads_the_conversation(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def judge() -> Iterator[tuple[str, list[Any]]]:
-    """An OpenAI-compatible server whose grade is 7; what it was asked."""
-    asked: list[Any] = []
-
-    class Judge(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            said = {"role": "assistant", "content": "7"}
-            body = json.dumps(
-                {
-                    "id": "1",
-                    "object": "chat.completion",
-                    "created": 0,
-                    "model": "j",
-                    "system_fingerprint": "",
-                    "choices": [{"index": 0, "message": said, "finish_reason": "stop"}],
-                    "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
-                }
-            ).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *args: Any) -> None:
-            return None
-
-    server = HTTPServer(("127.0.0.1", 0), Judge)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/v1", asked
-    server.shutdown()
+def graded() -> Iterator[tuple[str, list[Any]]]:
+    """A judge whose grade is 7; what it was asked."""
+    with judge(lambda asked: "7") as (url, asked):
+        yield url, asked
 
 
-def test_a_judge_is_asked_for_a_grade(judge: tuple[str, list[Any]]) -> None:
-    url, asked = judge
+def test_a_judge_is_asked_for_a_grade(graded: tuple[str, list[Any]]) -> None:
+    url, asked = graded
     answer = Answer(text="Paris", tokens=1, prompt=[{"role": "user", "content": "capital of France?"}], reference="Paris!")
     found = scorer(Grpo(rewards={"judge": 1}, judge_url=url, judge_model="j"), torch.device("cpu"))([answer, answer])
     assert [given["judge"] for given in found] == [0.7, 0.7]

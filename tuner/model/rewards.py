@@ -6,9 +6,7 @@ A reward takes Answers and gives a number each. A person's own comes from `@rewa
 from __future__ import annotations
 
 import json
-import os
 import re
-import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from tuner.errors import ENVIRONMENT, TuneError
 from tuner.model.adapt import attach
 from tuner.model.batches import padded
 from tuner.model.endings import Ending
+from tuner.model.judge import AT_ONCE, said
 from tuner.model.load import load_base, load_tokenizer
 from tuner.model.preferences import rewards
 from tuner.registry import kinds
@@ -30,8 +29,7 @@ from tuner.schema.model import Model
 from tuner.schema.rewarded import Rewarded
 
 GRADER = "Grade the assistant's last answer from 0 (useless or wrong) to 10 (correct, complete, to the point). Say the number alone."
-AT_ONCE = 8  # conversations that a reward model reads, or a judge is asked about, together
-TRIES, PATIENCE_S = 3, 120
+TOGETHER = 8  # conversations that a reward model reads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,8 +98,8 @@ def of_model(name: str, device: torch.device, tell: Callable[[str], None]) -> Re
     @torch.no_grad()
     def score(answers: Sequence[Answer]) -> list[float]:
         found: list[float] = []
-        for first in range(0, len(answers), AT_ONCE):
-            talks = [[*a.prompt, {"role": "assistant", "content": a.text}] for a in answers[first : first + AT_ONCE]]
+        for first in range(0, len(answers), TOGETHER):
+            talks = [[*a.prompt, {"role": "assistant", "content": a.text}] for a in answers[first : first + TOGETHER]]
             rows = [cast(Any, tokenizer.apply_chat_template(talk, tokenize=True, return_dict=True))["input_ids"] for talk in talks]
             batch = lay([{"rows": [{"input_ids": ids, "labels": ids} for ids in rows]}])
             found += rewards(model, {n: batch[n].to(device) for n in ("input_ids", "attention_mask")}).tolist()
@@ -112,24 +110,12 @@ def of_model(name: str, device: torch.device, tell: Callable[[str], None]) -> Re
 
 def of_judge(url: str, model: str) -> Reward:
     """The grade of a model behind an OpenAI-compatible address, as a share of 10; 0 where it names none."""
-    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {os.environ.get('OPENAI_API_KEY') or 'none'}"}
 
     def grade(answer: Answer) -> float:
         talk = "\n\n".join(f"{m['role']}: {m.get('content') or ''}" for m in answer.prompt)
         wanted = f"\n\nA right answer: {answer.reference}" if answer.reference else ""
         asked = [{"role": "system", "content": GRADER}, {"role": "user", "content": f"{talk}\n\nassistant: {answer.text}{wanted}"}]
-        body = json.dumps({"model": model, "messages": asked, "max_tokens": 16, "temperature": 0}).encode()
-        request = urllib.request.Request(f"{url.rstrip('/')}/chat/completions", data=body, headers=headers)
-        for left in reversed(range(TRIES)):
-            try:
-                with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
-                    said = json.load(response)["choices"][0]["message"]["content"] or ""
-                break
-            except (OSError, ValueError, LookupError, TypeError) as error:
-                if not left:
-                    what = f"the judge gave no grade: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-                    raise TuneError(what, url, "see that it runs (`task.judge_url`, OPENAI_API_KEY)", code=ENVIRONMENT) from error
-        number = NUMBER.search(said)
+        number = NUMBER.search(said(url, model, asked, at="task.judge_url"))
         return min(max(float(number.group().replace(",", "")) / 10, 0.0), 1.0) if number else 0.0
 
     def score(answers: Sequence[Answer]) -> list[float]:

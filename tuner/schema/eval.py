@@ -38,6 +38,18 @@ class LmEval(Section):
 
 
 @dataclass(kw_only=True)
+class Judge(Section):
+    """A model behind an OpenAI-compatible address that chooses between base's and tuned's answers; its key is OPENAI_API_KEY."""
+
+    url: str = opt(affects="evaluate")
+    """Its address: `http://localhost:8000/v1`."""
+    model: str = opt(affects="evaluate")
+    """Its name there."""
+    limit: int | None = opt(None, affects="evaluate", ge=1)
+    """The first so many held-out rows, each asked about twice."""
+
+
+@dataclass(kw_only=True)
 class Eval(Section):
     """Measurements on the held-out rows; loss and perplexity always, the named metrics on generated answers."""
 
@@ -61,6 +73,8 @@ class Eval(Section):
     general: str | None = opt(None, content="baseline")
     """Texts of other things than are trained, whose loss (`general_loss`) tells what is forgotten: a file, a glob or a folder, as
     `data.path`; `general.jsonl` is a small set of ours."""
+    judge: Judge | None = opt(None)
+    """Who chooses between the answers of base and tuned, shown in both orders: `judge_win_rate`. Off by default; rows are sent there."""
     lm_eval: LmEval | None = opt(None)
     """Benchmarks: `{tasks: [arc_easy, ./sums.yaml], limit: 200}`; each gives `task/metric`."""
     gate: list[str] = opt(factory=list)
