@@ -14,14 +14,28 @@ from tuner.runs import read_json
 HEAD = (
     "# real — a test\ndefaults: [{{task: {task}}}, {{model: {model}}}, {{adapter: {adapter}}}, {{hub: none}}]\nmodel: {{dtype: float32}}\n"
 )
-FP32 = "trainer: {{precision: fp32, batch_size: 32, learning_rate: {rate}, num_train_epochs: {epochs}, logging_steps: 20}}\n"
+FP32 = "trainer: {{precision: fp32, batch_size: {batch}, learning_rate: {rate}, num_train_epochs: {epochs}, logging_steps: 20}}\n"
 
 
 def measured(
-    folder: Path, data: str, *, task: str, rate: float, epochs: int, model: str = "minilm-l6", adapter: str = "lora", more: str = ""
+    folder: Path,
+    data: str,
+    *,
+    task: str,
+    rate: float,
+    epochs: int,
+    model: str = "minilm-l6",
+    adapter: str = "lora",
+    more: str = "",
+    batch: int = 32,
 ) -> dict[str, dict[str, float]]:
     """A recipe of these parts, run; base and tuned."""
-    recipe = HEAD.format(task=task, model=model, adapter=adapter) + f"data: {{{data}}}\n" + FP32.format(rate=rate, epochs=epochs) + more
+    recipe = (
+        HEAD.format(task=task, model=model, adapter=adapter)
+        + f"data: {{{data}}}\n"
+        + FP32.format(rate=rate, epochs=epochs, batch=batch)
+        + more
+    )
     return ran(folder, recipe)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 import pytest
@@ -18,12 +17,6 @@ from tuner.schema.recipe import from_section
 
 pytestmark = pytest.mark.slow
 DIGITS = "data: {path: train.jsonl, eval_path: dev.jsonl}\ntrainer: {learning_rate: 1e-3, max_steps: 24, batch_size: 8}\n"
-SUMS = """\
-task: {rewards: {numeric: 1}, num_generations: 8, max_completion_length: 24, max_length: 64}
-data: {path: train.jsonl, eval_path: dev.jsonl}
-trainer: {precision: fp32, batch_size: 8, learning_rate: 2e-4, max_steps: 14}
-hardware: {micro_batch_size: 2}
-"""
 READ = "data: {path: train.txt, eval_path: dev.txt}\n"
 
 
@@ -85,23 +78,6 @@ def test_digits(tmp_path: Path, shared_data: Path) -> None:
     write(tmp_path, "dev", rows[::4])
     recipe = f"# real — a test\ndefaults: [{{task: transcribe}}, {{model: whisper-tiny-en}}, {{hub: none}}]\n{DIGITS}"
     assert (found := ran(tmp_path, recipe))["tuned"]["wer"] < found["base"]["wer"] - 0.15
-
-
-def test_sums(tmp_path: Path) -> None:
-    """SmolLM2 learns sums by its own attempts."""
-    pairs = [(a, b) for a in range(2, 50) for b in range(2, 50)]
-    random.Random(0).shuffle(pairs)
-    for name, part in (("train", pairs[:400]), ("dev", pairs[400:440])):
-        write(tmp_path, name, [{"prompt": f"What is {a} + {b}?", "answer": str(a + b)} for a, b in part])
-    assert (found := ran(tmp_path, HEAD.format(task="grpo", model="smollm2-135m", adapter="lora") + SUMS))["tuned"]["reward"] > 0.15
-    assert found["tuned"]["reward"] > found["base"]["reward"] + 0.1
-
-
-def test_preferences(tmp_path: Path, shared_data: Path) -> None:
-    sets = f"path: {shared_data}/dpo_en/train.json, eval_rows: 30, limit: 110"
-    more = "task: {max_length: 192}\neval: {generate: false}\nhardware: {micro_batch_size: 4}\n"
-    found = measured(tmp_path, sets, task="dpo", rate=3e-4, epochs=1, model="smollm2-135m", more=more)
-    assert found["tuned"]["margin"] > found["base"]["margin"]
 
 
 def test_reading_on(tmp_path: Path, shared_data: Path) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.tasks.real import HEAD, measured, ran, write
 
 pytestmark = pytest.mark.slow
-SMOL = {"model": "smollm2-135m", "epochs": 1}
-SHORT = "task: {max_length: 192}\neval: {generate: false}\nhardware: {micro_batch_size: 4}\ntrainer: {batch_size: 8, save_steps: 0}\n"
+SMOL: dict[str, Any] = {"model": "smollm2-135m", "epochs": 1, "batch": 8}
+SHORT = "task: {max_length: 192}\neval: {generate: false}\nhardware: {micro_batch_size: 4}\n"
 
 
 def test_calls_of_functions(tmp_path: Path, shared_data: Path) -> None:
@@ -19,7 +20,7 @@ def test_calls_of_functions(tmp_path: Path, shared_data: Path) -> None:
     recipe = HEAD.format(task="sft", model="smollm2-135m", adapter="lora").replace("{hub: none}", "{eval: tools}, {hub: none}")
     recipe += "task: {max_length: 768}\n"
     recipe += f"data: {{path: {shared_data}/toolcall_en/train.json, eval_rows: 24, limit: 144}}\neval: {{max_new_tokens: 64}}\n"
-    recipe += "trainer: {precision: fp32, batch_size: 8, learning_rate: 1e-3, num_train_epochs: 2, save_steps: 0}\n"
+    recipe += "trainer: {precision: fp32, batch_size: 8, learning_rate: 1e-3, num_train_epochs: 1, save_steps: 0}\n"
     found = ran(tmp_path, recipe)
     assert found["tuned"]["valid_call"] > 0.6 > found["base"]["valid_call"] + 0.4
 
@@ -61,9 +62,8 @@ def test_sums_by_its_own_attempts(tmp_path: Path, task: str) -> None:
     random.Random(0).shuffle(pairs)
     for name, part in (("train", pairs[:400]), ("dev", pairs[400:440])):
         write(tmp_path, name, [{"prompt": f"What is {a} + {b}?", "answer": str(a + b)} for a, b in part])
-    many = "" if task == "online_dpo" else "num_generations: 8, "
     recipe = HEAD.format(task=task, model="smollm2-135m", adapter="lora")
-    recipe += f"task: {{rewards: {{numeric: 1}}, {many}max_completion_length: 24, max_length: 64}}\n"
+    recipe += "task: {rewards: {numeric: 1}, num_generations: 8, max_completion_length: 24, max_length: 64}\n"
     recipe += "data: {path: train.jsonl, eval_path: dev.jsonl}\nhardware: {micro_batch_size: 2}\n"
     recipe += "trainer: {precision: fp32, batch_size: 8, learning_rate: 2e-4, max_steps: 14}\n"
     assert (found := ran(tmp_path, recipe))["tuned"]["reward"] > found["base"]["reward"] + 0.1
