@@ -23,7 +23,7 @@ from tuner.schema.teacher import KEY, teacher_of
 from tuner.schema.transforms.reading import name_of, shapes_held_out
 from tuner.task_files import is_file
 
-VERSIONS = {"prepare": 2, "baseline": 2, "train": 1, "evaluate": 1, "publish": 1}
+VERSIONS = {"prepare": 2, "baseline": 3, "train": 1, "evaluate": 1, "publish": 1}
 
 
 def content_key(recipe: Recipe, stage: str, inputs: list[str], content: dict[str, list[str]]) -> str:

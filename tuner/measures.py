@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-LOWER_IS_BETTER = ("teacher_kl", "loss", "general_loss", "perplexity", "mae", "chosen_loss", "wer", "cer")
+LOWER_IS_BETTER = ("teacher_kl", "loss", "general_loss", "calibration_error", "perplexity", "mae", "chosen_loss", "wer", "cer")
 HARNESS_LOWER = ("perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "brier_score", "ter", "wer", "mse")  # of lm-eval
 HEADLINES = (
     "reward",

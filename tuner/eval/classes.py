@@ -9,6 +9,7 @@ from tuner.data.classes import said
 from tuner.data.labelled import LabelRow
 from tuner.data.labels import Labels
 from tuner.data.turns import Message
+from tuner.eval import calibration
 from tuner.eval.labels import correlation, counted, f1, macro_f1
 from tuner.eval.scores import Formula, Scored, mean_loss
 from tuner.eval.search import correlated
@@ -29,6 +30,8 @@ def scored(
         else:
             one.scores = {"accuracy" if problem is Problem.single_label else "exact_match": float(answer == true)}
             one.counts = counted(set(answer), set(true))
+            if problem is Problem.single_label:
+                one.counts |= calibration.confident(logits, right=answer == true)
             for name in {*answer, *true}:
                 one.counts |= counted({name} & set(answer), {name} & set(true), f"/{name}")
         found.append(one)
@@ -38,8 +41,8 @@ def scored(
 
 
 def formulas(problem: Problem, labels: Labels) -> dict[str, Formula]:
-    """Loss; F1 of classes, or correlations of numbers."""
+    """Loss; F1 of classes and how well calibrated they are, or correlations of numbers."""
     if problem is Problem.regression:
         return {"loss": mean_loss, "pearson": correlation("value"), "spearman": correlation("rank")}
     found: dict[str, Formula] = {"loss": mean_loss, "f1_macro": macro_f1(labels.names)}
-    return found | ({"f1_micro": f1} if problem is Problem.multi_label else {})
+    return found | ({"f1_micro": f1} if problem is Problem.multi_label else {calibration.NAME: calibration.error})

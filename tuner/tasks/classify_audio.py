@@ -26,6 +26,7 @@ from tuner.data.load import Rows
 from tuner.data.shapes import Example
 from tuner.data.turns import Misfit
 from tuner.errors import GATE, TuneError
+from tuner.eval import calibration
 from tuner.eval.labels import counted, macro_f1
 from tuner.eval.scores import Formula, Scored, mean_loss
 from tuner.model.endings import Ending
@@ -152,6 +153,7 @@ def score(run: Run, model: nn.Module, rows: Rows) -> list[Scored]:
             one = Scored(prompt=[{"role": "user", "content": found.places[index]}], reference=true, answer=said)
             one.loss_sum, one.tokens = float(cross_entropy(logits, batch["labels"])), 1
             one.scores = {"accuracy": float(said == true)}
+            one.counts = calibration.confident(logits[0].float().cpu().numpy(), right=said == true)
             for name in {said, true}:
                 one.counts |= counted({name} & {said}, {name} & {true}, f"/{name}")
             scored.append(one)
@@ -159,8 +161,8 @@ def score(run: Run, model: nn.Module, rows: Rows) -> list[Scored]:
 
 
 def formulas(run: Run) -> dict[str, Formula]:
-    """Loss, and F1 of the classes."""
-    return {"loss": mean_loss, "f1_macro": macro_f1(labels_of(run).names)}
+    """Loss, F1 of the classes, and how well calibrated they are."""
+    return {"loss": mean_loss, "f1_macro": macro_f1(labels_of(run).names), calibration.NAME: calibration.error}
 
 
 def save(run: Run, model: Any, folder: Path) -> None:
