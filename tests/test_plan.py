@@ -128,6 +128,8 @@ OTHER: dict[str, Any] = {  # values for keys whose default does not tell what an
 }
 SCORED = {  # a key of a metric or a reward needs it
     "eval.pattern": ["eval.metrics=[regex]", "eval.pattern=b"],
+    "eval.num_samples": ["eval.temperature=1"],
+    "eval.top_p": ["eval.temperature=1"],
     "eval.judge.url": ["eval.judge.url=http://one", "eval.judge.model=one"],
     "eval.judge.model": ["eval.judge.url=http://one", "eval.judge.model=one"],
     "eval.judge.limit": ["eval.judge.url=http://one", "eval.judge.model=one"],

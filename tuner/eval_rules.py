@@ -62,4 +62,14 @@ def judging(recipe: Recipe) -> Iterator[Finding]:
         yield "eval.judge", "`eval.judge` chooses between answers, and `eval.generate=false` writes none", "remove one of the two"
 
 
-RULES = (metrics, gate, benchmarks, judging)
+def sampling(recipe: Recipe) -> Iterator[Finding]:
+    """Several answers to a row are sampled, which needs a temperature; greedy ones would be alike."""
+    wanted = recipe.eval
+    if wanted.num_samples > 1 and not wanted.temperature:
+        fix = "`eval.temperature=0.8`, say"
+        yield "eval.num_samples", "`eval.num_samples` above 1 needs `eval.temperature`: greedy answers are all the same", fix
+    if wanted.top_p < 1 and not wanted.temperature:
+        yield "eval.top_p", "`eval.top_p` is of answers that are sampled, and `eval.temperature` is 0", "set it, or remove `eval.top_p`"
+
+
+RULES = (sampling, metrics, gate, benchmarks, judging)

@@ -153,6 +153,8 @@ def evaluate_stage(run: Run, task: Task) -> dict[str, Any]:
     for line, a, b in zip(lines, base, tuned, strict=True):
         if a.detail is not None and b.detail is not None:
             line |= {"base_detail": a.detail, "tuned_detail": b.detail}
+        if a.samples:
+            line |= {"base_samples": a.samples, "tuned_samples": b.samples}
         if a.weighed:  # nothing was written
             both = zip(a.weighed, b.weighed, strict=True)
             line |= {"base": None, "tuned": None, "weighed": [one | {"worth": [one["worth"], other["worth"]]} for one, other in both]}

@@ -37,6 +37,7 @@ READ_BY = {
     "data.tokenizer": (("sft", "distil"), "it turns conversations into tokens"),
     "hardware.fused_kernels": (WRITE, "they are of language models that learn to write"),
     "eval.max_new_tokens": (ANSWER, "it limits no answer of this task"),
+    "eval.temperature": (("sft", "distil"), "its answers are greedy"),
     "eval.judge": (ANSWER, "no answer is written that could be judged"),
 }
 
@@ -57,6 +58,7 @@ def _asked(recipe: Recipe) -> dict[str, bool]:
         "adapter.init_lora_weights": isinstance(adapter, Lora) and adapter.init_lora_weights not in (Init.default, Init.gaussian),
         "adapter": isinstance(adapter, Virtual),
         "trainer.eval_steps": recipe.trainer.eval_steps > 0,
+        "eval.temperature": recipe.eval.temperature > 0,
         "eval.judge": recipe.eval.judge is not None,
         "eval.lm_eval": recipe.eval.lm_eval is not None,
         "eval.general": recipe.eval.general is not None,

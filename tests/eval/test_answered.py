@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from tests.lab import make_lab
 from tuner import cli
 from tuner.errors import TuneError
-from tuner.eval.answered import scorer
+from tuner.eval.answered import over, scorer
 from tuner.runs import read_json
 from tuner.schema.eval import Eval
 
@@ -95,6 +97,27 @@ def test_metrics_by_name(name: str, more: dict[str, Any], answer: str, reference
     assert scorer(Eval(metrics=[name], **more))(answer, reference, []) == {name: pytest.approx(value)}
 
 
+def test_several_answers_to_a_row() -> None:
+    assert over([{"exact_match": 1.0}]) == {"exact_match": 1.0}
+    found = over([{"exact_match": 0.0, "f1": 0.5}, {"exact_match": 1.0, "f1": 0.25}])
+    assert found == {"exact_match": 0.5, "f1": 0.375, "exact_match@2": 1.0, "f1@2": 0.5}
+
+
+def test_sampled_answers_are_measured(tmp_path: Path) -> None:
+    lab = make_lab(tmp_path)
+    wanted = ["eval.temperature=1.5", "eval.num_samples=3", "eval.max_new_tokens=16", "eval.metrics=[regex]", "eval.pattern='[a-z]'"]
+    with contextlib.chdir(lab.folder):
+        assert cli.main(["recipe=small", "launcher=inline", *wanted]) == 0
+    (run,) = (lab.folder / "outputs" / "small").iterdir()
+    found = read_json(run / "metrics.json")["tuned"]
+    rows = [json.loads(line) for line in next((run / "eval").glob("*/rows.jsonl")).read_text().splitlines()]
+    right = [[re.search("[a-z]", text) is not None for text in row["tuned_samples"]] for row in rows]
+    assert all(len(each) == 3 for each in right)
+    assert found["regex"] == pytest.approx(sum(map(sum, right)) / (3 * len(right)))
+    assert found["regex@3"] == pytest.approx(sum(map(any, right)) / len(right))
+    assert 0 < found["regex"] <= found["regex@3"]
+
+
 def test_a_schema_that_is_none_is_told() -> None:
     with pytest.raises(TuneError) as told:
         scorer(Eval(metrics=["json_schema"], json_schema={"type": "objekt"}))
@@ -108,6 +131,8 @@ def test_a_schema_that_is_none_is_told() -> None:
         (["eval.metrics=[regex]"], "the metric `regex` needs `eval.pattern`"),
         (["eval.metrics=[json_schema]"], "the metric `json_schema` needs `eval.json_schema`"),
         (["eval.metrics=[regex]", "eval.pattern='('"], "`eval.pattern` is no regular expression"),
+        (["eval.num_samples=2"], "greedy answers are all the same"),
+        (["eval.top_p=0.5"], "`eval.temperature` is 0"),
         (["eval.pattern='a'"], "no metric reads `eval.pattern`"),
     ],
 )

@@ -10,10 +10,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.lab import tiny_model, tiny_tokenizer
 from tuner.data.chat import prompt_ids
-from tuner.eval.generate import answers
+from tuner.eval.generate import answers, sampled
 from tuner.eval.scores import Scored
 from tuner.model import packed
 from tuner.model.generation import settings, stop_ids
+from tuner.schema.eval import Eval
 
 TEXTS = ("hi", "a much longer question than the others, really", "?", "two words", "", "ö😀")
 TALKS = [[{"role": "user", "content": text}] for text in TEXTS]
@@ -46,6 +47,24 @@ def by_hand(model: Any, talk: list[dict[str, str]], length: int) -> str:
                 break
             ids.append(token)
     return str(tokenizer.decode(ids[start:], skip_special_tokens=True)).strip()
+
+
+def test_sampled_answers_hang_on_seed_and_row_alone(model: Any) -> None:
+    """Not on what was drawn before, nor on other rows; what draws after it is left as it was."""
+    wanted = Eval(temperature=1.0, num_samples=3, max_new_tokens=8)
+    state = torch.random.get_rng_state()
+    found = sampled(model, tiny_tokenizer(), rows(TALKS), wanted=wanted, seed=0)
+    assert torch.equal(state, torch.random.get_rng_state())
+    torch.rand(3)
+    assert sampled(model, tiny_tokenizer(), rows(TALKS)[:2], wanted=wanted, seed=0) == found[:2]
+    assert sampled(model, tiny_tokenizer(), rows(TALKS), wanted=wanted, seed=1) != found
+    assert all(len(texts) == 3 for texts in found)
+    assert any(len(set(texts)) > 1 for texts in found)
+    cold = Eval(temperature=1e-4, num_samples=2, max_new_tokens=8)
+    greedy = [by_hand(model, talk, 8) for talk in TALKS]
+    assert sampled(model, tiny_tokenizer(), rows(TALKS), wanted=cold, seed=0) == [[text, text] for text in greedy]
+    narrow = Eval(temperature=1.0, top_p=1e-6, num_samples=2, max_new_tokens=8)
+    assert sampled(model, tiny_tokenizer(), rows(TALKS), wanted=narrow, seed=0) == [[text, text] for text in greedy]
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 32])

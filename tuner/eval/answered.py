@@ -25,6 +25,12 @@ def scorer(wanted: Eval) -> Score:
     return score
 
 
+def over(each: list[dict[str, float]]) -> dict[str, float]:
+    """Scores of several answers to one row: their means, and as `exact_match@4` the best of each."""
+    means = {name: sum(scores[name] for scores in each) / len(each) for name in each[0]}
+    return means | ({f"{name}@{len(each)}": max(scores[name] for scores in each) for name in means} if len(each) > 1 else {})
+
+
 def _metric(name: str, wanted: Eval) -> Score:
     if (own := kinds("metric").get(name)) is not None:
         of = by_own(name, own)

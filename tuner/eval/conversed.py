@@ -13,7 +13,8 @@ from tuner.data.load import Rows
 from tuner.errors import GATE, TuneError
 from tuner.eval import calls
 from tuner.eval import texts as of_texts
-from tuner.eval.generate import answers
+from tuner.eval.answered import over
+from tuner.eval.generate import answers, sampled
 from tuner.eval.loss import row_losses
 from tuner.eval.scores import TEXT, Formula, Scored
 from tuner.schema.task import Sft
@@ -58,11 +59,15 @@ def score(run: Run, model: Any, pairs: Measured, tokenizer: PreTrainedTokenizerB
         row.loss_sum, row.tokens = loss_sum, count
     if wanted.generate:
         with run.progress("held-out answers", len(pairs)) as tick:
-            texts = answers(model, tokenizer, scored, max_new_tokens=wanted.max_new_tokens, batch_size=wanted.batch_size, tick=tick)
-        for row, text in zip(scored, texts, strict=True):
-            row.answer = text
+            if wanted.temperature:
+                texts = sampled(model, tokenizer, scored, wanted=wanted, seed=run.recipe.seed, tick=tick)
+            else:
+                options = {"max_new_tokens": wanted.max_new_tokens, "batch_size": wanted.batch_size}
+                texts = [[text] for text in answers(model, tokenizer, scored, tick=tick, **options)]
+        for row, said in zip(scored, texts, strict=True):
+            row.answer, row.samples = said[0], said[1:] and said
             if "tool_calls" in wanted.metrics and row.tools:
-                row.scores = calls.score(text, row.reference, row.tools)
+                row.scores = over([calls.score(text, row.reference, row.tools) for text in said])
         of_texts.score(scored, wanted)
     return scored
 

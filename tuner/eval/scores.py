@@ -22,7 +22,8 @@ Formula = Callable[[Sums], Any]
 class Scored:
     """One held-out row: its prompt and reference, the model's answer, and the loss summed over what is trained of it.
 
-    `scores` are measurements of this row, `tokens` what is trained of it; `counts` are what formulas sum up, 0 where a row has none.
+    `samples` are several answers, where they were sampled, the first of which is `answer`. `scores` are measurements of this row, `tokens`
+    what is trained of it; `counts` are what formulas sum up, 0 where a row has none.
     `detail` is what a formula over whole rows takes, which then finds those of all rows in its sums, and how many `times` each counts.
     `weighed` are answers that the row itself has, with what the model gives each (`{"name": "chosen", "text": …, "worth": −12.5}`): where
     they are compared, none is written. `liked`: whether the row says that its answer is to become likelier (None: it says nothing).
@@ -32,6 +33,7 @@ class Scored:
     reference: str
     tools: list[dict[str, Any]] | None = None
     answer: str = ""
+    samples: list[str] = field(default_factory=list)
     scores: dict[str, float] = field(default_factory=dict)
     loss_sum: float = 0.0
     tokens: int = 0

@@ -17,7 +17,7 @@ import regex
 
 from tuner.data.words import UNSPACED, tokens_of
 from tuner.errors import ENVIRONMENT, TuneError
-from tuner.eval.answered import scorer
+from tuner.eval.answered import over, scorer
 from tuner.eval.scores import Formula, Scored, Sums
 from tuner.registry import load
 from tuner.schema.eval import Eval
@@ -52,7 +52,7 @@ def score(rows: Sequence[Scored], wanted: Eval) -> None:
     """What each row's answer is worth by itself (answered.py); counts of BLEU and chrF, and ROUGE, against its reference."""
     references, metrics, of = [row.reference for row in rows], wanted.metrics, scorer(wanted)
     for row in rows:
-        row.scores |= of(row.answer, row.reference, row.prompt)
+        row.scores |= over([of(text, row.reference, row.prompt) for text in row.samples or [row.answer]])
     if "bleu" in metrics:
         bleu = _library("bleu").BLEU(tokenize=cut_for(references), effective_order=True)
         for row in rows:

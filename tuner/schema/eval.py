@@ -66,6 +66,12 @@ class Eval(Section):
     """What the metric `json_schema` asks of an answer."""
     max_new_tokens: int = opt(256, affects="baseline evaluate", ge=1)
     """Longest generated answer, in tokens."""
+    num_samples: int = opt(1, affects="baseline evaluate", ge=1)
+    """Answers to each row, sampled at `eval.temperature`: scores are their mean, and `exact_match@4` is whether any of 4 is right."""
+    temperature: float = opt(0.0, affects="baseline evaluate", ge=0)
+    """How freely answers are sampled; 0 is greedy."""
+    top_p: float = opt(1.0, affects="baseline evaluate", gt=0, le=1)
+    """Sample among the likeliest tokens that together have this share."""
     batch_size: int = opt(32, ge=1)
     """Rows generated at once."""
     limit: int | None = opt(None, affects="baseline evaluate", ge=1)
