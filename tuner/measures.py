@@ -58,6 +58,7 @@ NAMES = {
     "map_50": "mean AP@50",
 }
 GROUPS = {"field/": "Fields of the answer", "iou/": "IoU of each class"}  # measurements of a part, and what they are called together
+PARTED = ("field", "iou", "reward")  # what stands before a slash that is no benchmark's name
 SIGNED = ("pearson", "spearman", "margin", "reward")
 HUNDREDS = ("bleu", "chrf")  # between 0 and 100, as sacrebleu gives them
 
@@ -65,7 +66,7 @@ HUNDREDS = ("bleu", "chrf")  # between 0 and 100, as sacrebleu gives them
 def lower_is_better(key: str) -> bool:
     """Whether a measurement is of something bad: `loss`, `wikitext/word_perplexity`."""
     name, slash, metric = key.partition("/")
-    return metric.partition(":")[0] in HARNESS_LOWER if slash and f"{name}/" not in GROUPS else key in LOWER_IS_BETTER
+    return metric.partition(":")[0] in HARNESS_LOWER if slash and name not in PARTED else key in LOWER_IS_BETTER
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +85,9 @@ class Metric:
 
     @property
     def name(self) -> str:
-        """`field/intent` as "intent", `exact_match` as "exact match"."""
+        """`field/intent` as "intent", `exact_match` as "exact match", `arc_easy/acc` as it is."""
+        if self.is_benchmark:
+            return self.key
         if self.group:
             return self.part if self.is_field else f"IoU of {self.part}"
         return NAMES.get(self.key) or self.key.replace("_", " ")
@@ -92,12 +95,18 @@ class Metric:
     @property
     def group(self) -> str:
         """What it is called together with others of its kind, where it measures a part: `Fields of the answer`."""
-        return GROUPS.get(self.key[: self.key.find("/") + 1], "")
+        return "Benchmarks" if self.is_benchmark else GROUPS.get(self.key[: self.key.find("/") + 1], "")
+
+    @property
+    def is_benchmark(self) -> bool:
+        """Whether a task of lm-eval gave it: `arc_easy/acc`."""
+        prefix, slash, _ = self.key.partition("/")
+        return bool(slash) and prefix not in PARTED
 
     @property
     def part(self) -> str:
         """The part that it measures: `intent` of `field/intent`."""
-        return self.key.partition("/")[2]
+        return self.key if self.is_benchmark else self.key.partition("/")[2]
 
     @property
     def is_field(self) -> bool:
@@ -132,13 +141,18 @@ class Metric:
         return f"{self.name} {figure(self.base)} → {figure(self.tuned)} ({figure(self.change, signed=True)}{tested})"
 
 
+HUGE = 100_000
+
+
 def figure(value: float | None, *, signed: bool = False) -> str:
-    """A measurement with two decimals, three where two would round it to 0 or 1, one when it is large; a dash for none."""
+    """A measurement with two decimals, three where two would round it to 0 or 1, one where it is large, 6.32e6; a dash for none."""
     if value is None or math.isnan(value):
         return "–"
     size = abs(value)
+    if size >= HUGE:
+        return f"{value:{'+' if signed else ''}.2e}".replace("e+0", "e").replace("-", "−")
     decimals = 1 if size >= 100 else 3 if size not in (0.0, 1.0) and f"{size:.2f}" in ("0.00", "1.00") else 2
-    text = f"{value:+.{decimals}f}" if signed else f"{value:.{decimals}f}"
+    text = f"{value:+,.{decimals}f}" if signed else f"{value:,.{decimals}f}"
     return text.replace("-", "−")
 
 

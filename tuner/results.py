@@ -102,7 +102,7 @@ class Results:
             low, high = intervals.get(key, (None, None))
             verdict = verdicts.get(key, "not tested")
             found.append(Metric(key=key, base=base.get(key), tuned=tuned.get(key), low=low, high=high, verdict=verdict))
-        return sorted(found, key=lambda m: (lower_is_better(m.key), bool(m.group), m.key not in HEADLINES[:3]))
+        return sorted(found, key=lambda m: (m.is_benchmark, lower_is_better(m.key), bool(m.group), m.key not in HEADLINES[:3]))
 
     @property
     def lower_is_better(self) -> str:

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.lab import Lab, make_lab
 from tests.tasks import labs
 from tuner import cli
-from tuner.measures import Metric, lower_is_better
+from tuner.measures import Metric, figure, lower_is_better
 from tuner.runs import read_json
 
 COMMON = "dataset_path: json\ndataset_kwargs: {data_files: {test: rows.jsonl}}\ntest_split: test\n"
@@ -94,7 +94,7 @@ def test_base_and_tuned_get_what_the_harness_gives_them(lab: Lab, capsys: pytest
     assert low <= found["tuned"]["pick/acc"] - found["base"]["pick/acc"] <= high
     assert "read/word_perplexity" not in found["intervals"], "it is no mean of rows"
     assert "not tested" in next(line for line in said.splitlines() if line.startswith("read/word_perplexity"))
-    assert "word perplexity" in (run / "report.html").read_text()
+    assert "read/word_perplexity" in (run / "report.html").read_text()
 
     assert str(lab.folder / "tasks" / "pick.yaml") in (run / "recipe.yaml").read_text()
     assert str(lab.folder) not in (run / "published" / "README.md").read_text()
@@ -173,3 +173,15 @@ def test_which_way_is_better() -> None:
     assert not lower_is_better("field/perplexity"), "a field of JSON that is called so"
     assert not Metric(key="x/bleu", base=12.0, tuned=30.0).is_rate
     assert Metric(key="pick/acc", base=0.2, tuned=1.0).is_rate
+
+
+def test_how_benchmarks_are_called() -> None:
+    """By their own name, together; parts of an answer and of a reward are none."""
+    found = [Metric(key=key, base=0.0, tuned=0.0) for key in ("arc_easy/acc_norm", "field/intent", "reward/exact", "exact_match")]
+    assert [(m.name, m.group) for m in found] == [
+        ("arc_easy/acc_norm", "Benchmarks"),
+        ("intent", "Fields of the answer"),
+        ("reward/exact", ""),
+        ("exact match", ""),
+    ]
+    assert [figure(value) for value in (6324380.6, -123456.0, 12345.6, 0.25)] == ["6.32e6", "−1.23e5", "12,345.6", "0.25"]
