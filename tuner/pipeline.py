@@ -20,7 +20,7 @@ from tuner.errors import ENVIRONMENT, GATE, TuneError
 from tuner.eval.compare import compare, rewarded
 from tuner.eval.scores import Scored, summary
 from tuner.hub.preflight import preflight
-from tuner.hub.push import publish
+from tuner.hub.push import NotUploadedError, publish
 from tuner.plan import SHARED, Stage
 from tuner.progress import clock
 from tuner.runs import lock, mark_done, read_json, write_json, write_text
@@ -60,13 +60,23 @@ def execute(run: Run, *, only: tuple[str, ...] = ()) -> None:
         if stage.name == "publish":
             summarise(run.plan)
             gate.hold(run.plan)
-        if stage.name in SHARED:
+            _publish(run, task, stage)
+        elif stage.name in SHARED:
             with lock(Path(stage.folder), wait=partial(_waiting, run, stage)):
                 _do(run, task, stage)
         else:
             _do(run, task, stage)
     if "publish" not in names and names & {"train", "evaluate"}:
         summarise(run.plan)
+
+
+def _publish(run: Run, task: Task, stage: Stage) -> None:
+    """A run whose result the Hub does not take is complete all the same: what is wrong is told at its end (`unpublished`)."""
+    try:
+        _do(run, task, stage)
+    except NotUploadedError as error:
+        run.kept["unpublished"] = error.problems
+        note(run.folder, reason=f"not published: {error.problems[0].what}")
 
 
 def _waiting(run: Run, stage: Stage, holder: str) -> None:

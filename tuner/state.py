@@ -51,6 +51,13 @@ def note(folder: Path, **values: Any) -> None:
         _write(folder, state | values)
 
 
+def settled(folder: Path) -> None:
+    """What was the matter with a finished run is no more: its result is published now."""
+    state = read_state(folder)
+    if state.pop("reason", None) and state.get("status") == "finished":
+        _write(folder, state)
+
+
 @contextlib.contextmanager
 def recorded(folder: Path) -> Iterator[None]:
     """Says what becomes of a run, whose lock is held: running, then finished, resume or failed."""

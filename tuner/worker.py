@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -96,6 +97,9 @@ def _run(plan: Plan, only: tuple[str, ...]) -> int:
         raise _explained(error, Path(plan.folder)) from error
     print_result(plan)
     gate.hold(plan)
+    for problem in run.kept.get("unpublished", ()):
+        later = f"tune push {shlex.quote(f'{plan.name}@{Path(plan.folder).name}')}"
+        print_notes([f"not published: {problem.what} ({problem.fix}). The run is complete; `{later}` uploads it"])
     return OK
 
 

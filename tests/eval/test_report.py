@@ -194,7 +194,8 @@ def test_wrong_fields_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0.8125, "0.81"), (0.996, "0.996"), (1.0, "1.00"), (0.0, "0.00"), (0.002, "0.002"), (1234.5, "1,234.5"), (None, "–")]
+    ("value", "text"),
+    [(0.8125, "0.81"), (0.996, "0.996"), (1.0, "1.00"), (0.0, "0.00"), (0.002, "0.002"), (1234.5, "1,234.5"), (None, "–")],
 )
 def test_a_figure_is_not_rounded_to_perfection(value: float | None, text: str) -> None:
     assert figure(value) == text

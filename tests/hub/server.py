@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import import_module
 from types import TracebackType
@@ -37,6 +40,17 @@ def as_json(value: Any, *, status: int = 200) -> Answer:
     return status, {"Content-Type": "application/json"}, json.dumps(value).encode()
 
 
+@dataclass
+class Fault:
+    """What becomes of the next `times` calls that match (`POST /api/models/.*/commit/.*`): a status, or the connection is dropped."""
+
+    calls: str
+    status: int = 0  # 0: dropped, before anything is answered
+    times: int = 1
+    retry_after: int | None = None
+    slow_s: float = 0.0  # answered as it should be, but late
+
+
 class HubServer:
     """The server; `url` is what HF_ENDPOINT must be. `calls` lists what was asked, as "POST /api/repos/create"."""
 
@@ -46,6 +60,7 @@ class HubServer:
         self.repos: dict[tuple[str, str], Repo] = {}
         self.large: dict[str, bytes] = {}
         self.calls: list[str] = []
+        self.faults: list[Fault] = []
         self.lock = threading.Lock()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self.url = f"http://127.0.0.1:{self._http.server_port}"
@@ -93,6 +108,14 @@ class HubServer:
         scoped = [s["entity"]["name"] for s in access.get("fineGrained", {}).get("scoped", [])]
         return not write or access["role"] == "write" or owner in scoped or repo_id in scoped
 
+    def fault(self, call: str) -> Fault | None:
+        """The fault that this call meets, which is then used once."""
+        with self.lock:
+            found = next((fault for fault in self.faults if fault.times and re.fullmatch(fault.calls, call)), None)
+            if found:
+                found.times -= 1
+        return found
+
     def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
         """Find the handler of a call and turn what it returns, or raises, into an answer."""
         path, _, query = path.partition("?")
@@ -122,6 +145,21 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
         def handle_any(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             headers = {k.lower(): v for k, v in self.headers.items()}
+            fault = hub.fault(f"{self.command} {self.path.partition('?')[0]}")
+            if fault and not fault.status and not fault.slow_s:
+                hub.calls.append("dropped")
+                self.close_connection = True
+                self.connection.shutdown(socket.SHUT_RDWR)
+                return
+            if fault and fault.status:
+                hub.calls.append(f"{fault.status} {self.command} {self.path}")
+                self.send_response(fault.status)
+                if fault.retry_after is not None:
+                    self.send_header("Retry-After", str(fault.retry_after))
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            time.sleep(fault.slow_s if fault else 0)
             status, sent, content = hub.answer(self.command, self.path, headers, body)
             self.send_response(status)
             for name, value in sent.items():

@@ -18,6 +18,7 @@ from tuner.plan import Plan, amended, read_plan
 from tuner.registry import load
 from tuner.render import err, out, print_json
 from tuner.runs import lock, mark_done
+from tuner.state import settled
 
 
 def main(args: list[str]) -> int:
@@ -53,5 +54,6 @@ def _publish(plan: Plan, *, tell: Callable[[str], None]) -> dict[str, object]:
         load("tuner.hub.card").write_card(folder)
         started = time.perf_counter()
         result: dict[str, object] = load("tuner.hub.push").publish(plan, recipe, progress=tell)
+        settled(folder)
         mark_done(folder, "publish", stage.key, {"seconds": round(time.perf_counter() - started, 1), **result})
     return result

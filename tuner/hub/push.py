@@ -16,12 +16,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitOperationAdd, HfApi, get_token
+from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, get_token
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from tuner.errors import ENVIRONMENT, TuneError
 from tuner.hub.card import base_model
 from tuner.hub.client import hub_errors
+from tuner.hub.patience import patiently
 from tuner.plan import Plan
 from tuner.results import Results, public, read_results
 from tuner.runs import disk_error, write_json, write_text
@@ -46,10 +47,15 @@ TEXT = (".json", ".jsonl", ".yaml", ".md", ".html", ".txt", ".jinja")
 TOKEN_LIKE = re.compile(rb"hf_[A-Za-z0-9]{30,}")
 
 
+class NotUploadedError(TuneError):
+    """The Hub did not take what is laid out: the run is complete, and `tune push` uploads it later."""
+
+
 def publish(plan: Plan, recipe: Recipe, *, progress: Progress) -> dict[str, Any]:
     """The publish stage. Expects plan.json and README.md of the run to be this plan's, and this process to hold the run's lock.
 
-    Returns {"folder"} or {"folder", "url", "commit"}. Raises TuneError (code 4) when the Hub or the disk refuses, or a file holds a token.
+    Returns {"folder"} or {"folder", "url", "commit"}. Raises TuneError (code 4) when the disk refuses or a file holds a token, and
+    NotUploadedError where the Hub does not take it, after some tries.
     """
     folder = Path(plan.folder)
     run = read_results(folder)
@@ -57,7 +63,10 @@ def publish(plan: Plan, recipe: Recipe, *, progress: Progress) -> dict[str, Any]
     if recipe.hub.repo_id is None:
         progress(f"published into {published}: upload it with `tune push {plan.name}@{folder.name} hub.repo_id=owner/name`")
         return {"folder": str(published)}
-    return {"folder": str(published), **_upload(published, recipe, message=commit_message(run), progress=progress)}
+    try:
+        return {"folder": str(published), **_upload(published, recipe, message=commit_message(run), progress=progress)}
+    except TuneError as error:
+        raise NotUploadedError(problems=error.problems, code=error.code) from error
 
 
 def lay_out(run: Results) -> Path:
@@ -152,13 +161,17 @@ def _upload(published: Path, recipe: Recipe, *, message: str, progress: Progress
     files = sorted(p for p in published.rglob("*") if p.is_file())
     size = sum(p.stat().st_size for p in files)
     api = HfApi()
-    with hub_errors(f"publish to {repo_id}"):
+
+    def commit_all() -> CommitInfo:
         api.create_repo(repo_id, private=recipe.hub.private, exist_ok=True)
         if branch:
             api.create_branch(repo_id, branch=branch, exist_ok=True)
-        progress(f"uploading {len(files)} files, {size / 1e6:.1f} MB, to {repo_id}")
         additions = [CommitOperationAdd(path_in_repo=p.relative_to(published).as_posix(), path_or_fileobj=p) for p in files]
-        commit = api.create_commit(repo_id, additions, commit_message=message, revision=branch)
+        return api.create_commit(repo_id, additions, commit_message=message, revision=branch)
+
+    progress(f"uploading {len(files)} files, {size / 1e6:.1f} MB, to {repo_id}")
+    with hub_errors(f"publish to {repo_id}"):
+        commit = patiently(commit_all, tell=progress)
     url = f"{commit.repo_url}/tree/{branch}" if branch else str(commit.repo_url)
     progress(f"published: {url}")
     return {"url": url, "commit": str(commit.oid)}
