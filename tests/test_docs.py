@@ -38,7 +38,7 @@ from tuner.schema.walk import all_keys
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
 FENCE = re.compile(r"^```(\S*) ?(.*?)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-RUN_VERBS = ("eval", "report", "push", "try", "rm", "show")
+RUN_VERBS = ("eval", "report", "push", "try", "rm", "show", "compare")
 OWN_SETTINGS = {"try": ("system", "max_new_tokens", "context", "passages", "answer", "threshold"), "merge": SETTINGS}
 MODULE_FLAGS = {"--help", "--debug"}
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
+from typing import Any
 
 LOWER_IS_BETTER = ("teacher_kl", "loss", "general_loss", "calibration_error", "perplexity", "mae", "chosen_loss", "wer", "cer")
 HARNESS_LOWER = ("perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "brier_score", "ter", "wer", "mse")  # of lm-eval
@@ -163,3 +165,12 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def as_text(value: Any) -> str:
+    """A recipe value as YAML would show it, on one line."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float) and value and not 1e-3 <= abs(value) < 1e6 and math.isfinite(value):
+        return f"{value:g}"
+    return json.dumps(value, ensure_ascii=False)

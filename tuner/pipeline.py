@@ -157,6 +157,7 @@ def evaluate_stage(run: Run, task: Task) -> dict[str, Any]:
             "tuned": b.answer,
             "base_scores": a.scores,
             "tuned_scores": b.scores,
+            "tuned_loss": [b.loss_sum, b.tokens],
         }
         for index, (a, b) in enumerate(zip(base, tuned, strict=True))
     ]

@@ -113,8 +113,10 @@ def print_plan(plan: Plan, size: Estimate, *, command: str) -> None:
         out.print(f"{name:<10} {escape(text)}")
 
 
-def _value(value: float, *, sign: str = "") -> str:
-    """Three decimals, one where it is large."""
+def decimals(value: float | None, *, sign: str = "") -> str:
+    """Three decimals, one where it is large; a dash for none."""
+    if value is None:
+        return "–"
     return f"{value:{sign}.3f}" if abs(value) < LARGE else f"{value:{sign},.1f}"
 
 
@@ -129,10 +131,10 @@ def print_result(plan: Plan) -> None:
             rows.append(
                 [
                     name.removeprefix("field/"),
-                    _value(base),
-                    _value(tuned),
-                    _value(tuned - base, sign="+"),
-                    " … ".join(_value(bound, sign="+") for bound in interval) if interval else "",
+                    decimals(base),
+                    decimals(tuned),
+                    decimals(tuned - base, sign="+"),
+                    " … ".join(decimals(bound, sign="+") for bound in interval) if interval else "",
                     found["verdicts"].get(name, "not tested"),
                 ]
             )

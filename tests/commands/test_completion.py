@@ -53,6 +53,8 @@ def test_own_recipes_and_runs_are_offered(project: Path) -> None:
     (project / "outputs/tickets/0123/plan.json").write_text("{}")
     assert complete("tune recipe=m") == ["recipe=mine"]
     assert complete("tune rm t") == ["tickets"]
+    assert complete("tune rm tickets t") == []
+    assert complete("tune compare tickets t") == ["tickets"]
 
 
 @pytest.fixture

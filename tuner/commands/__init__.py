@@ -16,6 +16,7 @@ VERBS = {
     "plan": ("memory recipe=R [key=value …]", "peak memory by strategy, micro-batch and length, and what fits the device"),
     "eval": ("RUN [key=value …]", "measure a run again, base against tuned"),
     "report": ("RUN", "write report.html anew and say where it is"),
+    "compare": ("RUN RUN …", "runs beside each other: metrics, what differs in their recipes, time"),
     "push": ("RUN [hub.repo_id=owner/name]", "publish a run"),
     "try": ("RUN|MODEL [PROMPT]", "chat with a model, or with base and tuned side by side"),
     "merge": ("RUN RUN … to=FOLDER", "several LoRA adapters of one base into one, by weight, TIES or DARE"),

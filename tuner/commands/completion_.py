@@ -54,6 +54,7 @@ complete -c tune -F -n '__fish_seen_subcommand_from cp schema'
 SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
 SHELL_FLAGS = ("--json", "--extensions", "--trust", "--debug", "--help")
 TAKES_RUN = ("show", "eval", "report", "push", "try", "rm")
+TAKES_RUNS = ("compare", "merge")
 TAKES_RECIPE = ("run", "show", "check")
 
 
@@ -106,7 +107,7 @@ def _words(verb: str, before: list[str]) -> list[str]:
         return [*list_recipes()]
     if verb == "completion":
         return [*SCRIPTS]
-    if verb in TAKES_RUN and len(before) == 1:
+    if verb in TAKES_RUNS or (verb in TAKES_RUN and len(before) == 1):
         return sorted({run.parent.name for run in list_runs(Path("outputs"))})
     return []
 

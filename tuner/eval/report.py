@@ -6,7 +6,6 @@ Every text is escaped by Jinja, the page holds no script and asks for no other f
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from tuner.data.labels import colour
 from tuner.eval import svg
 from tuner.eval.drawn import drawn
 from tuner.eval.weighed import shorten, weighed
-from tuner.measures import duration, figure
+from tuner.measures import as_text, duration, figure
 from tuner.results import Results, json_lines, read_results
 from tuner.runs import read_json, write_text
 from tuner.schema.preferences import Paired
@@ -206,12 +205,3 @@ def environment(lock: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, s
             yield from environment(value, "" if key == "versions" else name)
         elif value is not None:
             yield name, as_text(value)
-
-
-def as_text(value: Any) -> str:
-    """A recipe value as YAML would show it, on one line."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, float) and value and not 1e-3 <= abs(value) < 1e6 and math.isfinite(value):
-        return f"{value:g}"
-    return json.dumps(value, ensure_ascii=False)
