@@ -40,6 +40,7 @@ FENCE = re.compile(r"^```(\S*) ?(.*?)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 RUN_VERBS = ("eval", "report", "push", "try", "rm", "show", "compare")
 OWN_SETTINGS = {"try": ("system", "max_new_tokens", "context", "passages", "answer", "threshold"), "merge": SETTINGS}
+OWN_SETTINGS["compare"] = ("to",)
 MODULE_FLAGS = {"--help", "--debug"}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import statistics
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.eval.test_report import ATTACK, CHROMIUM, Page, sticks_out
 from tests.lab import environ, make_lab
 from tests.synthetic import metrics, write_run
 from tuner.cli import main
@@ -46,6 +48,10 @@ def scored(row: Row, **scores: float) -> Row:
     return row | {"tuned_scores": row["tuned_scores"] | scores}
 
 
+def right(row: Row, is_right: bool) -> Row:
+    return scored(row, exact_match=float(is_right)) | {"tuned": row["reference"] if is_right else "something else"}
+
+
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path, Path]:
     """Three runs of one recipe: `two` is right three rows out of four, `three` always wrong where `one` is right four out of five."""
@@ -58,9 +64,9 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path, P
             ("three", "eval.temperature=0.7", "adapter.r=4"),
         )
     )
-    change_rows(one, lambda i, row: scored(row, exact_match=float(i % 5 != 0)))
-    change_rows(two, lambda i, row: scored(row, exact_match=float(i % 4 != 0)))
-    change_rows(three, lambda i, row: scored(row, exact_match=0.0))
+    change_rows(one, lambda i, row: right(row, i % 5 != 0))
+    change_rows(two, lambda i, row: right(row, i % 4 != 0))
+    change_rows(three, lambda i, row: right(row, False))
     return one, two, three
 
 
@@ -102,7 +108,7 @@ def test_a_file_of_the_same_name_with_other_rows_differs(project: Path, capsys: 
         plan = make_plan(compose("mine.yaml", [f"name={name}", *keys]))
         plan.write(Path(plan.folder) / "plan.json")
         place = Path(plan.folder) / "eval" / plan.stage("evaluate").key
-        row = {"prompt": "q", "reference": "a", "base_scores": {}, "tuned_scores": {"exact_match": 1.0}}
+        row = {"prompt": "q", "reference": "a", "tuned": "a", "base_scores": {}, "tuned_scores": {"exact_match": 1.0}}
         place.mkdir(parents=True)
         (place / "rows.jsonl").write_text(json.dumps(row) + "\n")
         write_json(Path(plan.folder) / "metrics.json", {"base": {"exact_match": 0.0}, "tuned": {"exact_match": 1.0}, "rows": 1})
@@ -209,6 +215,87 @@ def test_what_cannot_be_compared(runs: tuple[Path, ...], tmp_path: Path, capsys:
     assert "no run called `nowhere`" in text
     assert "3 problems" in text
     assert "output_dir=FOLDER" in told(capsys, "one", "two", "seed=1", code=2)
+
+
+def test_the_page_has_it_all(runs: tuple[Path, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert told(capsys, "one", "two", "three").splitlines()[-1] == "page: outputs/compare.html"
+    path = tmp_path / "outputs" / "compare.html"
+    page = Page(path)
+    assert page.headings == ["Measured", "What differs in their recipes", "Loss", "Training", "Where answers differ most"]
+    text = " ".join(page.text.split())
+    assert "Exact match: one 0.79, two 0.75 (cannot tell), three 0.00 (worse). Measured on the same 126 held-out rows." in text
+    assert "three is better than one in 0, worse in 100, the same in 26." in text
+    assert path.read_text().count("<polyline class=") == 3
+    assert not page.tags & {"script", "link", "iframe", "object", "embed", "img", "form"}
+    assert not re.search(r"url\(|@import|https?://", path.read_text(encoding="utf-8"))
+    assert ("content", "default-src 'none'; style-src 'unsafe-inline'; img-src data:") in page.attributes
+    assert str(tmp_path) not in page.text
+
+
+def test_the_page_is_where_it_was_asked_for(runs: tuple[Path, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert data(capsys, "one", "two", "to=pages/x.html")["page"] == str(tmp_path / "pages" / "x.html")
+    assert (tmp_path / "pages" / "x.html").is_file()
+    assert not (tmp_path / "outputs" / "compare.html").exists()
+    assert "the page is an HTML file" in told(capsys, "one", "two", "to=outputs", code=2)
+    data(capsys, str(runs[0]), str(runs[1]))
+    assert (tmp_path / "outputs" / "compare.html").is_file()
+
+
+def test_rows_for_show_are_those_that_differ_most(runs: tuple[Path, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One row is right in one run alone and has other fields too, one answer differs without a score that does, all else is the same."""
+    for run, share in ((runs[0], 1.0), (runs[1], 0.0)):
+
+        def same(index: int, row: Row, share: float = share) -> Row:
+            row |= {"tuned": row["reference"], "prompt": [{"role": "user", "content": f"question {index}"}]}
+            if index == 77:
+                row |= {"tuned": row["reference"] if share else "{}"}
+            if index == 5:
+                row |= {"tuned": f"other words {share}"}
+            return scored(row, exact_match=share if index == 77 else 1.0, valid_json=1.0)
+
+        change_rows(run, same)
+    told(capsys, "one", "two")
+    text = Page(tmp_path / "outputs" / "compare.html").text
+    assert re.findall(r"question \d+", text) == ["question 77", "question 5"]
+    assert "The 2 held-out rows" in text
+    assert "two is better than one in 0, worse in 1, the same in 125." in " ".join(text.split())
+
+
+def test_rows_without_scores_are_the_first_that_differ(runs: tuple[Path, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for run, word in ((runs[0], "a"), (runs[1], "b")):
+        rows = next((run / "eval").glob("*/rows.jsonl"))
+        lines = [json.loads(line) for line in rows.read_text(encoding="utf-8").splitlines()]
+        lines = [line | {"base_scores": {}, "tuned_scores": {}, "tuned": word if i > 2 else "same"} for i, line in enumerate(lines)]
+        rows.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    assert "not tested" in told(capsys, "one", "two")
+    text = Page(tmp_path / "outputs" / "compare.html").text
+    assert "The first 6 held-out rows that the runs answer differently" in text
+    assert "is better than" not in text
+
+
+def test_runs_on_other_rows_have_no_rows_for_show(runs: tuple[Path, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change_rows(runs[1], lambda i, row: row | {"reference": "{}"})
+    told(capsys, "one", "two")
+    page = Page(tmp_path / "outputs" / "compare.html")
+    assert "Where answers differ most" not in page.headings
+    assert "two 0.75 (other rows)." in page.text
+    assert "Two was measured on other held-out rows than one: no verdicts." in page.text
+
+
+def test_what_rows_hold_stays_text(runs: tuple[Path, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change_rows(runs[1], lambda i, row: row | {"tuned": ATTACK})
+    told(capsys, "one", "two")
+    page = Page(tmp_path / "outputs" / "compare.html")
+    assert not page.tags & {"script", "img"}
+    assert page.text.count("<script>alert('x')</script>") == 6
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium, to see the page as a person does")
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_fits_the_screen(runs: tuple[Path, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str], width: int) -> None:
+    told(capsys, "one", "two", "three")
+    assert f"<title> of {width} stick out</title>" in sticks_out(tmp_path / "outputs" / "compare.html", tmp_path, width)
 
 
 def test_nothing_heavy_is_loaded(runs: tuple[Path, ...]) -> None:

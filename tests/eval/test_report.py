@@ -15,7 +15,8 @@ import pytest
 
 from tests.synthetic import train_log, write_run
 from tuner.eval import svg
-from tuner.eval.report import answer, read_log, write_report
+from tuner.eval.pages import answer, read_log
+from tuner.eval.report import write_report
 from tuner.measures import figure
 from tuner.results import read_results
 from tuner.runs import read_json, write_json
@@ -212,24 +213,27 @@ def test_ticks_are_round_and_cover_the_range(low: float, high: float) -> None:
     assert steps <= {"1", "2", "5"}
 
 
+def sticks_out(path: Path, folder: Path, width: int) -> str:
+    """What reaches beyond the right edge. A script looks, which the page itself would forbid, in a frame: a window has a least width."""
+    assert CHROMIUM is not None
+    page = path.read_text(encoding="utf-8").replace("default-src 'none'; ", "default-src 'none'; script-src 'unsafe-inline'; ")
+    over = "[...document.querySelectorAll('*')].filter(e => e.getBoundingClientRect().right > innerWidth).map(e => e.className)"
+    probe = f"<script>parent.postMessage(`${{{over}}} of ${{innerWidth}} stick out`, '*')</script></body>"
+    (folder / "page.html").write_text(page.replace("</body>", probe), encoding="utf-8")
+    frame = (
+        f"<script>onmessage = m => document.title = m.data</script><iframe src=page.html width={width} height=900 frameborder=0></iframe>"
+    )
+    (folder / "frame.html").write_text(frame, encoding="utf-8")
+    flags = ["--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}/chromium", "--virtual-time-budget=5000"]
+    command = [CHROMIUM, *flags, "--dump-dom", f"file://{folder}/frame.html"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium, to see the page as a person does")
 @pytest.mark.parametrize("width", [1280, 390])
 def test_fits_the_screen(run: Path, tmp_path: Path, width: int) -> None:
-    """Nothing reaches beyond the right edge. A script looks, which the page itself would forbid, in a frame: a window has a least width."""
-    assert CHROMIUM is not None
-    page = write_report(run).read_text(encoding="utf-8").replace("default-src 'none'; ", "default-src 'none'; script-src 'unsafe-inline'; ")
-    over = "[...document.querySelectorAll('*')].filter(e => e.getBoundingClientRect().right > innerWidth).map(e => e.className)"
-    probe = f"<script>parent.postMessage(`${{{over}}} of ${{innerWidth}} stick out`, '*')</script></body>"
-    (tmp_path / "page.html").write_text(page.replace("</body>", probe), encoding="utf-8")
-    frame = (
-        f"<script>onmessage = m => document.title = m.data</script><iframe src=page.html width={width} height=900 frameborder=0></iframe>"
-    )
-    (tmp_path / "frame.html").write_text(frame, encoding="utf-8")
-    flags = ["--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/chromium", "--virtual-time-budget=5000"]
-    command = [CHROMIUM, *flags, "--dump-dom", f"file://{tmp_path}/frame.html"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert f"<title> of {width} stick out</title>" in done.stdout
+    assert f"<title> of {width} stick out</title>" in sticks_out(write_report(run), tmp_path, width)
 
 
 def test_the_data_section_tells_packs_duplicates_and_what_was_left_out(run: Path) -> None:

@@ -1,6 +1,7 @@
-"""`tune compare RUN RUN [RUN …]`: runs beside each other, each against the first: metrics with intervals, recipe keys, time.
+"""`tune compare RUN RUN [RUN …]`: runs beside each other, each against the first, on the terminal and as compare.html.
 
-tune compare quickstart wider
+tune compare quickstart wider                               the page is outputs/compare.html
+tune compare quickstart wider longer to=rates.html
 tune compare quickstart@3f2a quickstart@91bc --json
 """
 
@@ -24,16 +25,30 @@ TOLD = {"seconds": "time", "steps": "steps", "tokens": "tokens", "tokens_per_s":
 def main(args: list[str]) -> int:
     """Compare runs and say what is better."""
     request = parse(args, words=99)
-    found = load("tuner.eval.contrast").contrast(_runs(request.words, output_folder(request)))
+    to = [o for o in request.overrides if o.startswith("to=")]
+    request.overrides = [o for o in request.overrides if o not in to]
+    folders = _runs(request.words, output_folder(request))
+    found = load("tuner.eval.contrast").contrast(folders)
+    page = _page(to[-1]) if to else folders[0].parent.parent / "compare.html"
+    load("tuner.eval.contrast_page").write_page(folders, found, page)
     if request.json:
-        print_json(found)
+        print_json(found | {"page": str(page)})
         return 0
     _print_metrics(found)
     _print_keys(found)
     _print_training(found)
     for note in found["notes"]:
         out.print(f"\n{note}", markup=False)
+    out.print(f"\npage: {shorten(page)}", markup=False)
     return 0
+
+
+def _page(given: str) -> Path:
+    """Where `to=FILE.html` puts the page. Raises TuneError (code 2) for what is no such file."""
+    path = Path(given.removeprefix("to=")).expanduser().absolute()
+    if path.suffix != ".html" or path.is_dir():
+        raise TuneError("the page is an HTML file", given, "add `to=FILE.html`, or leave it out: compare.html in the output folder")
+    return path
 
 
 def _runs(words: list[str], output_dir: Path) -> list[Path]:

@@ -5,27 +5,25 @@ Every text is escaped by Jinja, the page holds no script and asks for no other f
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import yaml
 
 from tuner.data.audit import taught
 from tuner.data.labels import colour
 from tuner.eval import svg
 from tuner.eval.drawn import drawn
-from tuner.eval.weighed import shorten, weighed
-from tuner.measures import as_text, duration, figure
+from tuner.eval.pages import answer, picture, question_of, read_log, template
+from tuner.eval.weighed import weighed
+from tuner.measures import as_text
 from tuner.results import Results, json_lines, read_results
 from tuner.runs import read_json, write_text
 from tuner.schema.preferences import Paired
 from tuner.schema.task import Encoder
 
 MOST_SAMPLE_CHARACTERS = 6000
-PICTURE = "data:image/"  # all that a page may show: it asks for no other file
 STAGE_NAMES = {
     "prepare": "Prepare the rows",
     "baseline": "Measure the base model",
@@ -41,10 +39,6 @@ def write_report(folder: Path) -> Path:
     Raises TuneError (code 4) when a file is damaged or the page cannot be written.
     """
     run = read_results(folder)
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    page = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    page.filters |= {"figure": figure, "duration": duration, "number": "{:,}".format, "percent": "{:.1%}".format, "value": as_text}
-    page.filters["shorten"] = shorten
     look = looked(folder)
     train, validation, rates, rewards = read_log(folder / "train_log.jsonl")
     context = {
@@ -69,18 +63,8 @@ def write_report(folder: Path) -> Path:
         "stage_names": STAGE_NAMES,
     }
     path = folder / "report.html"
-    write_text(path, page.get_template("report.html.jinja").render(context))
+    write_text(path, template("report.html.jinja").render(context))
     return path
-
-
-def read_log(path: Path) -> list[list[tuple[float, float]]]:
-    """(step, loss); the same of held-out loss, learning rate, and reward of sampled answers. A step that was trained again counts once."""
-    columns: dict[str, dict[float, float]] = {"loss": {}, "eval_loss": {}, "learning_rate": {}, "reward": {}}
-    for line in json_lines(path) if path.is_file() else ():
-        for key, points in columns.items():
-            if line.get(key) is not None:
-                points[line["step"]] = line[key]
-    return [sorted(points.items()) for points in columns.values()]
 
 
 def bars(data: dict[str, Any]) -> list[tuple[int, int]]:
@@ -107,9 +91,7 @@ def examples(run: Results) -> list[dict[str, Any]]:
     wanted = {i * rows // shown for i in range(shown)}
     for index, row in enumerate(json_lines(path)):
         if index in wanted:
-            asked = next((m for m in reversed(row["prompt"]) if m["role"] == "user"), row["prompt"][-1])
-            question, image = shorten(str(asked["content"])), str(asked.get("image") or "")
-            image = image if image.startswith(PICTURE) else ""
+            question, image = question_of(row)
             answers = {who: read(row[who], row["reference"]) for who in ("reference", "base", "tuned") if row.get(who) is not None}
             rewards = {who: s["reward"] for who in ("base", "tuned") if "reward" in (s := row.get(f"{who}_scores") or {})}
             one = {"question": question, "image": image, "answers": answers, "rewards": rewards, "drawn": drawn(row, image)}
@@ -130,43 +112,6 @@ def tally(run: Results) -> dict[str, int]:
         if key := next((key for key in ("exact_match", "accuracy", "preference_accuracy") if key in row["base_scores"]), None):
             counts[names[row["base_scores"][key] == 1, row["tuned_scores"][key] == 1]] += 1
     return {name: count for name, count in counts.items() if count or name == "spoiled"} if any(counts.values()) else {}
-
-
-def answer(text: str, reference: str) -> dict[str, Any]:
-    """An answer beside its reference: JSON field by field, each `same`, `wrong`, `missing` or `extra`; anything else as plain text."""
-    expected, given = parse_object(reference), parse_object(text)
-    fields = compare_fields(expected, given) if expected is not None and given is not None else []
-    same = all(f["state"] == "same" for f in fields) if fields else text.strip() == reference.strip()
-    return {"text": shorten(text), "fields": fields, "same": same, "is_no_json": expected is not None and given is None}
-
-
-def picture(text: str, reference: str) -> dict[str, Any]:
-    """An answer that is an image, as a `data:` address."""
-    return {"text": "", "fields": [], "picture": text if text.startswith(PICTURE) else ""}
-
-
-def compare_fields(expected: dict[str, Any], given: dict[str, Any]) -> list[dict[str, str]]:
-    """Every field of both objects, in the reference's order."""
-    fields = []
-    for name in [*expected, *(n for n in given if n not in expected)]:
-        if name not in given:
-            state = "missing"
-        elif name not in expected:
-            state = "extra"
-        else:
-            state = "same" if given[name] == expected[name] else "wrong"
-        value = json.dumps((given if name in given else expected)[name], ensure_ascii=False)
-        fields.append({"name": name, "value": shorten(value, most=300), "state": state})
-    return fields
-
-
-def parse_object(text: str) -> dict[str, Any] | None:
-    """The JSON object that a text is, else None."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def sample(audit: dict[str, Any]) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ Points = Sequence[tuple[float, float]]
 LEFT, WIDTH = 8.0, 84.0  # of the plot, in per cent; the axes' numbers stand beside it
 TOP, HEIGHT, FOOT = 10, 220, 44  # in pixels
 MOST_POINTS = 600
+COLOURS = 6  # of runs in one plot; from then on the lines are dashed
 
 
 def thin(points: Points, *, most: int = MOST_POINTS) -> list[tuple[float, float]]:
@@ -40,21 +41,14 @@ def ticks(low: float, high: float, *, about: int = 5) -> list[float]:
 def loss_chart(train: Points, validation: Points, learning_rate: Points, *, title: str = "Loss over training steps") -> Markup:
     """Loss over steps, on held-out rows too where measured, the learning rate in the background with its own scale on the right."""
     train, validation, learning_rate = thin(train), thin(validation), thin(learning_rate)
-    losses = [y for _, y in [*train, *validation]]
-    if not losses:
+    if not (train or validation):
         return Markup("")
-    levels = ticks(min(losses), max(losses))
     steps = [x for x, _ in [*train, *validation]]
     first, last = min(steps), max(steps)
-    across = _scale(first, last, 0, 1000)
-    down = _scale(levels[0], levels[-1], 1000, 0)
-    marks = [t for t in ticks(first, last, about=6) if first <= t <= last] or [first]
+    parts, across, down = _over_steps([*train, *validation])
     rates = ticks(0, max(y for _, y in learning_rate), about=3) if any(y > 0 for _, y in learning_rate) else []
     down_rate = _scale(0, rates[-1], 1000, 0) if rates else down
-    parts = [_grid(y, f"{level:g}", levels[0] == level) for level in levels for y in [TOP + down(level) / 1000 * HEIGHT]]
-    parts += [_label(f"{LEFT + across(m) / 1000 * WIDTH:.2f}%", TOP + HEIGHT + 20, f"{m:g}", "middle") for m in marks]
     parts += [_label(f"{LEFT + WIDTH + 1}%", TOP + down_rate(r) / 1000 * HEIGHT + 4, _rate(r), "start") for r in rates]
-    parts.append(_label(f"{LEFT + WIDTH / 2}%", TOP + HEIGHT + 40, "step", "middle"))
     lines = [_line([(across(x), down_rate(y)) for x, y in learning_rate if first <= x <= last], "rate")] if rates else []
     lines.append(_line([(across(x), down(y)) for x, y in train], "train faint" if _smooths(train) else "train"))
     if _smooths(train):
@@ -62,6 +56,21 @@ def loss_chart(train: Points, validation: Points, learning_rate: Points, *, titl
     lines.append(_line([(across(x), down(y)) for x, y in validation], "held-out"))
     lines += [_dot(across(x), down(y), "held-out") for x, y in validation[:40]]
     return _svg(title, [*parts, _plot(lines)])
+
+
+def runs_chart(curves: Sequence[tuple[Points, Points]]) -> Markup:
+    """(training loss, held-out loss) of several runs in one plot: a line of each, smoothed where long, and dots where it was measured."""
+    curves = [(thin(train), thin(validation)) for train, validation in curves]
+    shown = [point for both in curves for points in both for point in points]
+    if not shown:
+        return Markup("")
+    parts, across, down = _over_steps(shown)
+    lines = []
+    for number, (train, validation) in enumerate(curves):
+        colour = f"s{number % COLOURS}" + " again" * (number >= COLOURS)
+        lines.append(_line([(across(x), down(y)) for x, y in (smooth(train) if _smooths(train) else train)], colour))
+        lines += [_dot(across(x), down(y), colour) for x, y in validation[:40]]
+    return _svg("Loss of each run over training steps", [*parts, _plot(lines)])
 
 
 def rate_chart(curve: Sequence[tuple[float, float, float]], suggestion: float | None) -> Markup:
@@ -141,6 +150,17 @@ def dumbbell(base: float, tuned: float) -> Markup:
     marks = f'<line class="track" x1="4%" x2="96%" y1="9" y2="9"/><line class="span" x1="{a}" x2="{b}" y1="9" y2="9"/>'
     dots = f'<circle class="base" cx="{a}" cy="9" r="4.5"/><circle class="tuned" cx="{b}" cy="9" r="5"/>'
     return Markup(f'<svg class="dumbbell" width="100%" height="18" aria-hidden="true">{marks}{dots}</svg>')
+
+
+def _over_steps(points: Points) -> tuple[list[str], Callable[[float], float], Callable[[float], float]]:
+    """The axes of values over steps, and where a step and a value lie, from 0 to 1000."""
+    levels = ticks(min(y for _, y in points), max(y for _, y in points))
+    first, last = min(x for x, _ in points), max(x for x, _ in points)
+    across, down = _scale(first, last, 0, 1000), _scale(levels[0], levels[-1], 1000, 0)
+    marks = [t for t in ticks(first, last, about=6) if first <= t <= last] or [first]
+    parts = [_grid(y, f"{level:g}", levels[0] == level) for level in levels for y in [TOP + down(level) / 1000 * HEIGHT]]
+    parts += [_label(f"{LEFT + across(m) / 1000 * WIDTH:.2f}%", TOP + HEIGHT + 20, f"{m:g}", "middle") for m in marks]
+    return [*parts, _label(f"{LEFT + WIDTH / 2}%", TOP + HEIGHT + 40, "step", "middle")], across, down
 
 
 def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
